@@ -1,0 +1,81 @@
+//! Longest-prefix match for IPv4 and IPv6 over many VRFs, read while it is written.
+//!
+//! One [`Writer`] changes a table; any number of cheap [`Reader`]s look addresses up meanwhile,
+//! without a lock, an atomic read-modify-write or an allocation. Both are generic over the
+//! address width, `u32` or `u128` in host byte order, and an answer is a [`Value`], which the
+//! owner uses as an index into tables of its own.
+//!
+//! ```
+//! use lpm::{Limits, Prefix4, Value, Writer4};
+//!
+//! let mut writer = Writer4::new(Limits::default())?;
+//! let reader = writer.reader();
+//! let tunnel = Value::new(7).unwrap();
+//! writer.insert(3, Prefix4::new(0x0a01_0000, 16)?, tunnel)?;
+//! assert_eq!(reader.lookup(3, 0x0a01_0203), Some(tunnel));
+//! assert_eq!(reader.lookup(4, 0x0a01_0203), None);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What a reader may see
+//!
+//! A change of one route is one atomic store for each address that it concerns, so a lookup
+//! gives the answer from before the change or the one from after it. A change that spans
+//! many addresses (a short prefix, a whole VRF) reaches them one after the other.
+//!
+//! The default route of a VRF is read after the rest. When both a longer prefix and the
+//! default route change within one lookup, that lookup may combine the two: it then gives
+//! the new default to an address that had no longer match when the lookup began.
+//!
+//! # Giving memory back
+//!
+//! What a change takes out of a table, a reader may still be walking. It is set aside until
+//! the owner says that every reader has passed:
+//!
+//! 1. change the table;
+//! 2. `let mark = writer.retire_mark()`;
+//! 3. wait until every reader has finished the lookup or batch that it was in, which the owner
+//!    learns in its own way (a worker that goes round its poll loop has passed);
+//! 4. `writer.reclaim(mark)`.
+//!
+//! A reclaim that comes too early is memory-safe, but lookups in flight may then give answers
+//! of other prefixes. The same wait protects what a [`Value`] stands for: do not use one again
+//! before it is over.
+//!
+//! # Left out
+//!
+//! Where routes come from, which of several sources wins, and what a value means. Routes are
+//! kept for the writer's own needs only; the owner has its own RIB.
+#![forbid(unsafe_code)]
+
+mod address;
+mod blocks;
+pub mod naive;
+mod prefix;
+mod rib;
+mod table;
+mod value;
+mod writer;
+
+pub use address::Address;
+pub use blocks::Mark;
+pub use prefix::{Prefix, PrefixError};
+pub use table::Reader;
+pub use value::Value;
+pub use writer::{Limits, TableError, Usage, Writer};
+
+/// An IPv4 prefix.
+pub type Prefix4 = Prefix<u32>;
+/// An IPv6 prefix.
+pub type Prefix6 = Prefix<u128>;
+/// The reading side of an IPv4 table.
+pub type Reader4 = Reader<u32>;
+/// The reading side of an IPv6 table.
+pub type Reader6 = Reader<u128>;
+/// The writing side of an IPv4 table.
+pub type Writer4 = Writer<u32>;
+/// The writing side of an IPv6 table.
+pub type Writer6 = Writer<u128>;
+
+#[cfg(test)]
+mod tests;

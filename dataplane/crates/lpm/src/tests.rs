@@ -1,0 +1,437 @@
+//! The table against the oracle, against memory that runs out, and against readers.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering::{Acquire, Release};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::thread;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use crate::naive::Naive;
+use crate::{Address, Limits, Prefix, Prefix4, Reader4, Value, Writer};
+
+/// What `Limits::bytes` is used up in.
+const BLOCK: usize = 1024;
+const VRFS: u16 = 3;
+
+fn value(number: u16) -> Value {
+    Value::new(number).expect("the test gives 1..=32767")
+}
+
+fn v4(text: &str) -> Prefix4 {
+    let net: ipnet::Ipv4Net = text.parse().expect("the test writes a prefix");
+    Prefix4::try_from(net).expect("the test sets no host bits")
+}
+
+fn small<A: Address>(blocks: usize) -> Writer<A> {
+    let bytes = blocks * BLOCK;
+    Writer::new(Limits { vrfs: VRFS, bytes }).expect("so little can be reserved")
+}
+
+#[derive(Clone, Debug)]
+enum Step<A> {
+    Insert(u16, Prefix<A>, Value),
+    Remove(u16, Prefix<A>),
+    /// Removes one of the routes there are, the index modulo their number.
+    RemoveOne(usize),
+    RemoveVrf(u16),
+    Mark,
+    /// With the oldest mark not yet given back.
+    Reclaim,
+}
+
+/// Addresses that share long beginnings, so that prefixes nest and meet; the ends of the space;
+/// and anything.
+fn address<A>(any: impl Strategy<Value = A> + 'static) -> BoxedStrategy<A>
+where
+    A: Address + From<u32> + std::ops::Shl<u32, Output = A> + std::ops::BitXor<Output = A> + std::ops::Not<Output = A>,
+{
+    let base = prop_oneof![
+        Just(A::from(0)),
+        Just(!A::from(0)),
+        Just(A::from(0x0a01_0203) << u32::from(A::BITS - 32)),
+        Just(!(A::from(0x0a01_0203) << u32::from(A::BITS - 32))),
+    ];
+    let near = (base, 0..A::BITS).prop_map(|(base, bit)| base ^ (A::from(1) << u32::from(bit)));
+    prop_oneof![9 => near, 1 => any].boxed()
+}
+
+/// Every length, and more often those around the edges of a level.
+fn len<A: Address>() -> impl Strategy<Value = u8> {
+    let edges: Vec<u8> = (0..=A::BITS / 8)
+        .flat_map(|octet| [(8 * octet).saturating_sub(1), 8 * octet, 8 * octet + 1])
+        .filter(|&len| len <= A::BITS)
+        .collect();
+    prop_oneof![
+        3 => 0..=A::BITS,
+        3 => proptest::sample::select(edges),
+        1 => Just(0),
+        1 => Just(A::BITS),
+        2 => 8..=25_u8,
+    ]
+}
+
+fn steps<A: Address>(address: BoxedStrategy<A>) -> impl Strategy<Value = Vec<Step<A>>> {
+    let prefix = (address, len::<A>())
+        .prop_map(|(address, len)| Prefix::containing(address, len).expect("within the width"))
+        .boxed();
+    let number = prop_oneof![Just(1), Just(2), Just(Value::MAX), 1..=Value::MAX];
+    let insert =
+        (0..VRFS, prefix.clone(), number).prop_map(|(vrf, prefix, number)| Step::Insert(vrf, prefix, value(number)));
+    vec(
+        prop_oneof![
+            24 => insert,
+            2 => (0..VRFS, prefix).prop_map(|(vrf, prefix)| Step::Remove(vrf, prefix)),
+            8 => any::<usize>().prop_map(Step::RemoveOne),
+            1 => (0..VRFS).prop_map(Step::RemoveVrf),
+            2 => Just(Step::Mark),
+            2 => Just(Step::Reclaim),
+        ],
+        1..60,
+    )
+}
+
+/// The first and last address of every prefix, and their neighbours outside.
+fn boundaries<A>(steps: &[Step<A>]) -> Vec<A>
+where
+    A: Address + From<u32> + std::ops::Add<Output = A> + std::ops::Sub<Output = A>,
+{
+    let (zero, one) = (A::from(0), A::from(1));
+    let mut all = BTreeSet::from([zero, zero.last(0)]);
+    for step in steps {
+        if let Step::Insert(_, prefix, _) | Step::Remove(_, prefix) = *step {
+            let (first, last) = (prefix.address(), prefix.last());
+            all.extend([first, last]);
+            all.extend((first != zero).then(|| first - one));
+            all.extend((last != zero.last(0)).then(|| last + one));
+        }
+    }
+    all.into_iter().collect()
+}
+
+/// Same answers one by one, in a batch of one VRF, and in a batch that mixes them; also for a
+/// VRF that the table does not have.
+#[track_caller]
+fn same<A: Address>(writer: &Writer<A>, naive: &Naive<A>, addresses: &[A]) {
+    let reader = writer.reader();
+    let mut queries = Vec::new();
+    for &address in addresses {
+        queries.extend((0..=VRFS).map(|vrf| (vrf, address)));
+    }
+    let (vrfs, addresses): (Vec<u16>, Vec<A>) = queries.into_iter().unzip();
+    let mut batch = vec![Some(value(9)); vrfs.len()];
+    reader.lookup_batch(&vrfs, &addresses, &mut batch);
+    for ((&vrf, &address), &in_batch) in vrfs.iter().zip(&addresses).zip(&batch) {
+        let expected = naive.lookup(vrf, address);
+        let ip = address.to_ip();
+        assert_eq!(reader.lookup(vrf, address), expected, "{ip} in VRF {vrf}, alone");
+        assert_eq!(in_batch, expected, "{ip} in VRF {vrf}, in a batch");
+    }
+    assert_eq!(writer.usage().prefixes, naive.routes().len());
+}
+
+fn agrees_with_the_oracle<A>(blocks: usize, steps: &[Step<A>], order: &[usize])
+where
+    A: Address + From<u32> + std::ops::Add<Output = A> + std::ops::Sub<Output = A>,
+{
+    let addresses = boundaries(steps);
+    let mut writer = small::<A>(blocks);
+    let empty = writer.usage();
+    let mut naive = Naive::new();
+    let mut marks = Vec::new();
+    for step in steps {
+        match *step {
+            Step::Insert(vrf, prefix, value) => {
+                let before = writer.usage();
+                match writer.insert(vrf, prefix, value) {
+                    Ok(old) => assert_eq!(old, naive.insert(vrf, prefix, value)),
+                    Err(_) => assert_eq!(writer.usage(), before),
+                }
+            }
+            Step::Remove(vrf, prefix) => {
+                assert_eq!(writer.remove(vrf, prefix), naive.remove(vrf, prefix));
+            }
+            Step::RemoveOne(index) => {
+                if let Some(index) = index.checked_rem(naive.routes().len()) {
+                    let (vrf, prefix, value) = naive.routes()[index];
+                    assert_eq!(writer.value(vrf, prefix), Some(value));
+                    assert_eq!(writer.remove(vrf, prefix), naive.remove(vrf, prefix));
+                }
+            }
+            Step::RemoveVrf(vrf) => {
+                assert_eq!(writer.remove_vrf(vrf), naive.remove_vrf(vrf));
+                assert_eq!(writer.prefixes(vrf), 0);
+            }
+            Step::Mark => marks.push(writer.retire_mark()),
+            Step::Reclaim if marks.is_empty() => {}
+            Step::Reclaim => {
+                let before = writer.usage();
+                let freed = writer.reclaim(marks.remove(0));
+                assert_eq!(writer.usage().retired_bytes, before.retired_bytes - freed);
+            }
+        }
+        same(&writer, &naive, &addresses);
+    }
+
+    for index in order {
+        if let Some(index) = index.checked_rem(naive.routes().len()) {
+            let (vrf, prefix, _) = naive.routes()[index];
+            assert_eq!(writer.remove(vrf, prefix), naive.remove(vrf, prefix));
+            same(&writer, &naive, &addresses);
+        }
+    }
+    assert!(naive.routes().is_empty(), "the order is as long as the steps");
+    let mark = writer.retire_mark();
+    writer.reclaim(mark);
+    let left = writer.usage();
+    assert_eq!((left.prefixes, left.used_bytes, left.retired_bytes), (0, 0, 0));
+    assert_eq!(left.limit_bytes, empty.limit_bytes);
+}
+
+/// Room for all that the steps can ask for, or for nearly nothing.
+fn blocks() -> impl Strategy<Value = usize> {
+    prop_oneof![2 => Just(4096_usize), 1 => 0..30_usize]
+}
+
+proptest! {
+    /// After every step: each boundary address has the oracle's answer in each VRF, a route
+    /// that did not fit has changed nothing, and in the end all memory is back.
+    #[test]
+    fn answers_as_a_scan_of_all_ipv4_routes_does(
+        blocks in blocks(),
+        steps in steps::<u32>(address(any::<u32>())),
+        order in vec(any::<usize>(), 60),
+    ) {
+        agrees_with_the_oracle(blocks, &steps, &order);
+    }
+
+    #[test]
+    fn answers_as_a_scan_of_all_ipv6_routes_does(
+        blocks in blocks(),
+        steps in steps::<u128>(address(any::<u128>())),
+        order in vec(any::<usize>(), 60),
+    ) {
+        agrees_with_the_oracle(blocks, &steps, &order);
+    }
+
+    /// Whatever the number of addresses, the last lanes too.
+    #[test]
+    fn a_batch_of_any_length_answers_as_single_lookups_do(
+        queries in vec((0..=VRFS, address(any::<u32>())), 0..200),
+        steps in steps::<u32>(address(any::<u32>())),
+    ) {
+        let mut writer = small::<u32>(4096);
+        for step in steps {
+            if let Step::Insert(vrf, prefix, value) = step {
+                writer.insert(vrf, prefix, value).expect("the table is large enough");
+            }
+        }
+        let reader = writer.reader();
+        let (vrfs, addresses): (Vec<u16>, Vec<u32>) = queries.iter().copied().unzip();
+        let mut values = vec![None; queries.len()];
+        reader.lookup_batch(&vrfs, &addresses, &mut values);
+        let single: Vec<_> = queries.iter().map(|&(vrf, address)| reader.lookup(vrf, address)).collect();
+        prop_assert_eq!(values, single);
+    }
+}
+
+#[test]
+#[should_panic(expected = "a batch has one VRF")]
+fn a_batch_with_a_vrf_too_few_is_refused() {
+    small::<u32>(1).reader().lookup_batch(&[0], &[1, 2], &mut [None, None]);
+}
+
+#[test]
+fn a_route_that_does_not_fit_says_what_is_missing_and_fits_after_a_reclaim() {
+    let mut writer = small::<u32>(3);
+    let reader = writer.reader();
+    writer.insert(0, v4("192.0.2.0/24"), value(1)).unwrap();
+    writer.insert(0, v4("192.0.2.1/32"), value(2)).unwrap();
+
+    let error = writer.insert(1, v4("198.51.100.1/32"), value(3)).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "table full: the route needs 2048 bytes, 1024 of 3072 are free and 0 wait for readers"
+    );
+    assert_eq!(reader.lookup(1, 0xc633_6401), None);
+
+    let early = writer.retire_mark();
+    writer.remove(0, v4("192.0.2.1/32"));
+    assert_eq!(reader.lookup(0, 0xc000_0201), Some(value(1)));
+    assert_eq!(writer.reclaim(early), 0, "the mark is older than the removal");
+    writer.insert(1, v4("198.51.100.1/32"), value(3)).unwrap_err();
+
+    let mark = writer.retire_mark();
+    assert_eq!(writer.reclaim(mark), BLOCK);
+    writer.insert(1, v4("198.51.100.1/32"), value(3)).unwrap();
+    assert_eq!(reader.lookup(1, 0xc633_6401), Some(value(3)));
+    assert_eq!(reader.lookup(0, 0xc000_0201), Some(value(1)));
+}
+
+#[test]
+fn a_vrf_beyond_the_table_is_refused_by_number() {
+    let error = small::<u32>(1).insert(VRFS, v4("192.0.2.0/24"), value(1)).unwrap_err();
+    assert_eq!(error.to_string(), "vrf 3: the table holds 3 VRFs, numbered from 0");
+}
+
+#[test]
+fn memory_that_cannot_be_numbered_is_refused() {
+    let bytes = usize::MAX;
+    let error = Writer::<u32>::new(Limits { vrfs: 1, bytes }).unwrap_err();
+    assert_eq!(error.to_string(), "cannot reserve 18446744073709551615 bytes and 1 VRFs for routes");
+}
+
+#[test]
+fn a_vrf_with_a_default_route_and_a_few_others_takes_less_than_32_kib() {
+    let mut writer = small::<u32>(100);
+    let before = writer.usage().resident_bytes;
+    writer.insert(1, v4("0.0.0.0/0"), value(1)).unwrap();
+    assert_eq!(writer.usage().resident_bytes, before);
+    for (number, prefix) in (1..).zip(["192.0.2.0/24", "192.0.2.7/32", "198.51.100.0/24"]) {
+        writer.insert(1, v4(prefix), value(number)).unwrap();
+    }
+    assert!(writer.usage().resident_bytes - before <= 32 << 10);
+}
+
+#[test]
+fn readers_go_to_other_threads_and_outlive_the_writer() {
+    fn is_shared<T: Send + Sync + Clone>(_: &T) {}
+    let mut writer = small::<u32>(1);
+    let reader = writer.reader();
+    is_shared(&reader);
+    writer.insert(0, v4("192.0.2.0/24"), value(1)).unwrap();
+    drop(writer);
+    assert_eq!(reader.lookup(0, 0xc000_02ff), Some(value(1)));
+}
+
+/// The routes of the storm. Route `i` has the values `4 i + 1 ..= 4 i + 4`, so an answer tells
+/// which route it came from. The first of each VRF stays; the others come and go.
+const STORM: [&str; 12] = [
+    "192.0.0.0/8",
+    "192.0.2.0/24",
+    "192.0.2.64/26",
+    "192.0.2.77/32",
+    "192.0.2.200/32",
+    "192.0.0.0/15",
+    "192.0.3.0/24",
+    "198.51.0.0/16",
+    "198.51.100.0/25",
+    "198.51.100.1/32",
+    "198.51.100.2/32",
+    "192.0.2.192/27",
+];
+
+/// One reader of the storm: every answer is that of a route that holds the address, and the
+/// route that stays hides all shorter ones.
+fn read(reader: &Reader4, passes: &AtomicU64, stop: &AtomicBool) -> u64 {
+    let routes = STORM.map(v4);
+    let mut addresses: Vec<u32> = Vec::new();
+    for route in routes {
+        addresses.extend([route.address(), route.last(), route.last() - 1]);
+    }
+    // Counts up all the while: a reader must not see it go back.
+    let counter = v4("203.0.113.9/32").address();
+    addresses.push(counter);
+    let vrfs = vec![0; addresses.len()];
+    let mut values = vec![None; addresses.len()];
+    let mut count = 0;
+    let mut rounds = 0;
+    while !stop.load(Acquire) {
+        reader.lookup_batch(&vrfs, &addresses, &mut values);
+        for (&address, &answer) in addresses.iter().zip(&values) {
+            let number = answer.expect("a route that stays holds every address").as_u16();
+            if address == counter {
+                assert!(number >= count, "{number} came after {count}");
+                count = number;
+                continue;
+            }
+            let route = routes.get(usize::from(number - 1) / 4).expect("no route has this value");
+            assert!(route.contains(address), "{route} for {}", address.to_ip());
+            let stays = if address >> 24 == 192 { routes[0] } else { routes[7] };
+            assert!(route.len() >= stays.len(), "{route} is hidden by {stays}");
+        }
+        rounds += 1;
+        passes.fetch_add(1, Release);
+    }
+    rounds
+}
+
+/// Waits until each reader has finished the batch that it was in.
+fn wait_for(passes: &[AtomicU64; 2]) {
+    let seen = [passes[0].load(Acquire), passes[1].load(Acquire)];
+    for (passes, seen) in passes.iter().zip(seen) {
+        while passes.load(Acquire) == seen {
+            thread::yield_now();
+        }
+    }
+}
+
+/// Stops the readers however the writer ends, so that a failure does not hang.
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Release);
+    }
+}
+
+#[test]
+fn two_readers_in_a_storm_of_updates_see_old_or_new_answers_only() {
+    // Barely enough blocks, so that each is used again and again.
+    let mut writer = small::<u32>(8);
+    for (index, stays) in [(0, STORM[0]), (7, STORM[7])] {
+        writer.insert(0, v4(stays), value(4 * index + 1)).unwrap();
+    }
+    let counter = v4("203.0.113.9/32");
+    writer.insert(0, v4("203.0.113.0/24"), value(1)).unwrap();
+    writer.insert(0, counter, value(1)).unwrap();
+
+    let passes = [AtomicU64::new(0), AtomicU64::new(0)];
+    let stop = AtomicBool::new(false);
+    let mut refused = 0;
+    thread::scope(|scope| {
+        let readers = [0, 1].map(|index| {
+            let (reader, passes, stop) = (writer.reader(), &passes[index], &stop);
+            scope.spawn(move || {
+                // A failed reader must not leave the writer waiting for it.
+                let result = std::panic::catch_unwind(|| read(&reader, passes, stop));
+                while !stop.load(Acquire) {
+                    passes.fetch_add(1, Release);
+                    thread::yield_now();
+                }
+                result
+            })
+        });
+        let stopping = StopAtEnd(&stop);
+        // A fixed sequence that looks like none: multiplication by a generator modulo 2^32.
+        let mut random = 1_u32;
+        for round in 0..30_000_u32 {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let index = (random >> 16) as usize % STORM.len();
+            let prefix = v4(STORM[index]);
+            let stays = index == 0 || index == 7;
+            if !stays && random >> 30 & 1 == 0 {
+                writer.remove(0, prefix);
+            } else {
+                let number = value(4 * index as u16 + 1 + (random >> 28) as u16 % 4);
+                if writer.insert(0, prefix, number).is_err() {
+                    // All blocks wait for the readers: let them pass.
+                    refused += 1;
+                    let mark = writer.retire_mark();
+                    wait_for(&passes);
+                    assert!(writer.reclaim(mark) > 0);
+                    writer.insert(0, prefix, number).expect("the blocks came back");
+                }
+            }
+            let count = value(1 + (round / 2) as u16);
+            writer.insert(0, counter, count).expect("a change of value takes no block");
+        }
+        drop(stopping);
+        for reader in readers {
+            let rounds = reader.join().expect("panics were caught").expect("a reader saw it");
+            assert!(rounds > 0);
+        }
+    });
+    assert!(refused > 100, "blocks were to be used again, but only {refused} times");
+}

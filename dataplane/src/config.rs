@@ -1,0 +1,415 @@
+//! The configuration: one TOML file in, checked values out.
+//!
+//! There are two shapes. `File` (in `file.rs`) is what serde reads: the tables and keys of the file, each
+//! value with its place. [`Config`] is what the program uses: every name is an index, every value is
+//! legal, every default is filled in. Whoever holds a `Config` has nothing left to check.
+//!
+//! What only the host can tell is left out: whether an interface exists, what addresses the kernel
+//! gave it, which driver mode it can do. Control finds that out and compares.
+
+mod error;
+mod file;
+mod resolve;
+mod rules;
+mod source;
+mod values;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use ipnet::IpNet;
+use serde::Deserialize;
+use wire::Vni;
+
+use source::Source;
+
+pub use error::{ConfigError, Fault, FaultKind, Faults};
+pub use values::{LOCAL_DEVICE, ValueError};
+
+/// A whole configuration, checked. Indices point into the lists of this same value.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// What concerns the process as a whole.
+    pub gateway: Gateway,
+    /// The routing table instances. The first is always `default`, then in the file's order.
+    pub vrfs: Vec<Vrf>,
+    /// The interfaces that Penstock takes packets from, in the file's order. At most [`Config::MAX_INTERFACES`].
+    pub interfaces: Vec<Interface>,
+    /// Which kernel routes are mirrored, and where to.
+    pub kernel_routes: Vec<KernelRoutes>,
+    /// The tunnels, in the file's order. At most [`Config::MAX_TUNNELS`].
+    pub tunnels: Vec<Tunnel>,
+    /// The static routes, in the file's order. No VRF has two for one prefix.
+    pub routes: Vec<Route>,
+    /// The static neighbours, in the file's order.
+    pub neighbours: Vec<Neighbour>,
+    /// What is legal but probably not meant, in the file's order.
+    pub warnings: Vec<Warning>,
+}
+
+/// `[gateway]`: the process as a whole.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gateway {
+    /// How many worker threads there are, and on which CPUs.
+    pub workers: Workers,
+    /// The control socket, an absolute path.
+    pub control: PathBuf,
+    /// ICMP errors sent at most, in packets per second; 0 sends none.
+    pub icmp_errors_pps: u32,
+}
+
+/// How many worker threads there are.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Workers {
+    /// As many as the most queues of any interface, but one fewer than the CPUs; at least one.
+    Auto,
+    /// This many, on CPUs of our choice: 1..=[`Config::MAX_WORKERS`].
+    Count(u16),
+    /// One on each of these CPUs: none twice, at least one.
+    Cpus(Vec<u16>),
+}
+
+/// `[vrf.NAME]`: a routing table instance.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Vrf {
+    /// Its name in this file.
+    pub name: String,
+    /// The kernel table that it mirrors and exports to; 254 for `default`. No two VRFs share one.
+    pub table: Option<u32>,
+}
+
+/// `[interface.NAME]`: a Linux interface, or a VLAN of one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Interface {
+    /// The Linux name.
+    pub name: String,
+    /// How its sockets are bound. A VLAN has its parent's.
+    pub mode: Mode,
+    /// Index of the VRF in which its packets are looked up.
+    pub vrf: usize,
+    /// What XDP does with packets that no socket takes.
+    pub fallback: Fallback,
+    /// For a VLAN: the index of the interface that carries it (itself no VLAN), and the tag, 1..=4094.
+    pub parent: Option<(usize, u16)>,
+    /// Its MAC, for when there is no host to ask. Unicast, not zero.
+    pub mac: Option<[u8; 6]>,
+    /// Its addresses with their subnets (host bits are kept), for when there is no host to ask.
+    pub addresses: Vec<IpNet>,
+    /// Its MTU in octets, for when there is no host to ask.
+    pub mtu: Option<u16>,
+}
+
+/// How AF_XDP sockets of an interface are bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// The fastest that the driver can do.
+    Auto,
+    /// Driver mode, the NIC writes into our memory. Refused where the driver cannot.
+    ZeroCopy,
+    /// Driver mode, the kernel copies each frame.
+    Copy,
+    /// After the kernel has made its own packet buffer: any driver, slowest.
+    Generic,
+}
+
+/// What XDP does with packets that no socket takes: before start, and after the process died.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fallback {
+    /// The kernel forwards them by its own routes. The default in the VRF `default`.
+    Kernel,
+    /// They are dropped: a tenant's packets never leave in clear. The default in all other VRFs.
+    Drop,
+}
+
+/// An entry of `[kernel] routes`: kernel routes that are mirrored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KernelRoutes {
+    /// The kernel's table.
+    pub table: u32,
+    /// Index of the VRF that gets the routes.
+    pub vrf: usize,
+    /// Only routes of these protocols; `None` takes all, an empty list none.
+    pub protocols: Option<Vec<Protocol>>,
+}
+
+/// Who put a route into the kernel: the `rtm_protocol` of rtnetlink. Never Penstock's own, 80.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Protocol(pub u8);
+
+/// `[tunnel.NAME]`: an encapsulation towards one remote end.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tunnel {
+    /// Its name in this file, and that of its Linux device if it has addresses.
+    pub name: String,
+    /// The type, and what only that type has.
+    pub kind: TunnelKind,
+    /// Outer source address. Unicast, of the same family as `remote`.
+    pub local: IpAddr,
+    /// Outer destination address. Unicast.
+    pub remote: IpAddr,
+    /// Index of the VRF of the inside.
+    pub vrf: usize,
+    /// Index of the VRF of the outside.
+    pub underlay_vrf: usize,
+    /// Inside addresses with their subnets (host bits are kept). With any, the tunnel has a Linux device.
+    pub addresses: Vec<IpNet>,
+    /// Inside MAC; `None` derives one from name, local and remote.
+    pub mac: Option<[u8; 6]>,
+    /// Inner destination MAC; `None` resolves it on the device.
+    pub remote_mac: Option<[u8; 6]>,
+    /// Inner MTU in octets; `None` is the path's less the overhead.
+    pub mtu: Option<u16>,
+    /// Whether the MSS of TCP SYNs is lowered to what fits.
+    pub mss: bool,
+    /// Outer DSCP, 0..=63; `None` copies the inner one (RFC 2983).
+    pub dscp: Option<u8>,
+    /// How ECN is carried to the outer header (RFC 6040 §4.1).
+    pub ecn: EcnMode,
+    /// Outer TTL or hop limit, 1..=255; `None` copies the inner one.
+    pub ttl: Option<u8>,
+    /// The outer IPv4 header's Don't Fragment bit.
+    pub df: Df,
+    /// The outer UDP checksum.
+    pub checksum: UdpChecksum,
+    /// What inner source addresses are let in; `None` is any.
+    pub allowed_sources: Option<Vec<IpNet>>,
+}
+
+/// The tunnel types, and what only one type has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TunnelKind {
+    /// RFC 7348: Ethernet in UDP.
+    Vxlan {
+        /// The network identifier.
+        vni: Vni,
+        /// UDP destination port, not zero; 4789 is IANA's.
+        port: u16,
+    },
+}
+
+/// How ECN is carried to the outer header (RFC 6040 §4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EcnMode {
+    /// The inner field is copied.
+    Normal,
+    /// The outer field is Not-ECT: for a remote end that does not know RFC 6040.
+    Compatible,
+}
+
+/// The outer IPv4 header's Don't Fragment bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Df {
+    /// Always set: path MTU discovery works.
+    Set,
+    /// As in the inner header; set for inner IPv6.
+    Copy,
+    /// Never set.
+    Clear,
+}
+
+/// The outer UDP checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UdpChecksum {
+    /// Zero over IPv4, full over IPv6.
+    Auto,
+    /// Zero: over IPv6 by RFC 6935 only, and many receivers drop it.
+    Zero,
+    /// Always computed.
+    Full,
+}
+
+/// `[[route]]`: a static route.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    /// Where to; no host bits are set.
+    pub prefix: IpNet,
+    /// Index of the VRF that has the route.
+    pub vrf: usize,
+    /// By which way.
+    pub via: Via,
+    /// Whether a route by a tunnel is also installed in the kernel's table of the VRF.
+    pub kernel: bool,
+    /// Whether the next hop may be in another VRF.
+    pub leak: bool,
+    /// Line of the file, from 1.
+    pub line: usize,
+}
+
+/// Where a route points.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// Into a tunnel.
+    Tunnel {
+        /// Its index.
+        tunnel: usize,
+        /// The inside address whose MAC the inner frame gets.
+        next_hop: Option<IpAddr>,
+    },
+    /// To a neighbour.
+    NextHop {
+        /// Its address, of the prefix's family.
+        address: IpAddr,
+        /// Index of the interface it is on; `None` looks it up in the route's VRF.
+        interface: Option<usize>,
+    },
+    /// Dropped without a word.
+    Blackhole,
+    /// Dropped with an ICMP unreachable.
+    Unreachable,
+}
+
+/// `[[neighbour]]`: a static neighbour where the kernel has none.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Neighbour {
+    /// Where it is.
+    pub on: On,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its MAC. Unicast, not zero.
+    pub mac: [u8; 6],
+}
+
+/// Where a neighbour is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum On {
+    /// On the interface of this index.
+    Interface(usize),
+    /// Inside the tunnel of this index.
+    Tunnel(usize),
+}
+
+/// Something legal that is probably not meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// Line of the file, from 1.
+    pub line: usize,
+    /// Column in characters, from 1.
+    pub column: usize,
+    /// One sentence.
+    pub message: String,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.line, self.column, self.message)
+    }
+}
+
+impl Config {
+    /// A port's number fits `u16` with room for queues beside it.
+    pub const MAX_INTERFACES: usize = 256;
+    /// Tunnels at most.
+    pub const MAX_TUNNELS: usize = 4096;
+    /// VRFs at most, `default` included.
+    pub const MAX_VRFS: usize = 1024;
+    /// Static routes at most.
+    pub const MAX_ROUTES: usize = 65_536;
+    /// Static neighbours at most.
+    pub const MAX_NEIGHBOURS: usize = 65_536;
+    /// Worker threads at most.
+    pub const MAX_WORKERS: usize = 256;
+    /// Octets that a file has at most.
+    pub const MAX_FILE: usize = 16 << 20;
+
+    /// Reads and checks a file.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        let path = path.as_ref();
+        let mut octets = Vec::new();
+        let read = |octets: &mut Vec<u8>| -> io::Result<usize> {
+            // One more than allowed, to tell the end from a cut.
+            File::open(path)?.take(Self::MAX_FILE as u64 + 1).read_to_end(octets)
+        };
+        read(&mut octets).map_err(|reason| ConfigError::Read { path: path.to_owned(), reason })?;
+        if octets.len() > Self::MAX_FILE {
+            return Err(ConfigError::TooLarge { path: path.to_owned() });
+        }
+        match str::from_utf8(&octets) {
+            Ok(text) => Self::parse(text, path),
+            Err(error) => {
+                let text = str::from_utf8(&octets[..error.valid_up_to()]).expect("valid up to there, the error says");
+                let source = Source::new(path.to_owned(), text);
+                Err(source.error(vec![(text.len(), FaultKind::NotUtf8)]))
+            }
+        }
+    }
+
+    /// Checks a text; errors name `path` as its file.
+    pub fn parse(text: &str, path: impl Into<PathBuf>) -> Result<Self, ConfigError> {
+        let source = Source::new(path.into(), text);
+        let (mut table, mut faults) = match toml::de::DeTable::parse(text) {
+            Ok(table) => (table, Vec::new()),
+            Err(error) => return Err(source.error(vec![syntax(&error)])),
+        };
+        faults.extend(file::prune(table.get_mut()));
+        let file = match file::File::deserialize(toml::de::Deserializer::from(table)) {
+            Ok(file) => file,
+            Err(error) => {
+                faults.push(syntax(&error));
+                return Err(source.error(faults));
+            }
+        };
+        let (mut config, places, faults) = resolve::resolve(&file, |offset| source.line(offset), faults);
+        if !faults.is_empty() {
+            return Err(source.error(faults));
+        }
+        let faults = rules::check(&mut config, &places, &source);
+        if faults.is_empty() { Ok(config) } else { Err(source.error(faults)) }
+    }
+
+    /// The interface that a tunnel's packets leave by, and its MTU in octets, as far as the file tells: the one
+    /// of the underlay VRF whose subnet has the tunnel's local address.
+    pub fn underlay(&self, tunnel: &Tunnel) -> Option<(usize, u16)> {
+        let mut candidates = self.interfaces.iter().enumerate().filter(|(_, it)| it.vrf == tunnel.underlay_vrf);
+        let (index, interface) =
+            candidates.find(|(_, it)| it.addresses.iter().any(|subnet| subnet.contains(&tunnel.local)))?;
+        Some((index, interface.mtu.unwrap_or(DEFAULT_MTU)))
+    }
+
+    /// The inner MTU of a tunnel in octets, as far as the file tells: its own, else the underlay's less the overhead.
+    pub fn inner_mtu(&self, tunnel: &Tunnel) -> u16 {
+        let underlay = self.underlay(tunnel).map_or(DEFAULT_MTU, |(_, mtu)| mtu);
+        tunnel.mtu.unwrap_or_else(|| underlay.saturating_sub(tunnel.overhead()))
+    }
+}
+
+impl Tunnel {
+    /// Octets that the tunnel puts before an inner IP packet, the outer IP header included.
+    pub fn overhead(&self) -> u16 {
+        let ip = if self.local.is_ipv4() { 20 } else { 40 };
+        match self.kind {
+            // Outer UDP, VXLAN and the inner Ethernet header (RFC 7348 §5).
+            TunnelKind::Vxlan { .. } => ip + 8 + 8 + 14,
+        }
+    }
+}
+
+/// Checks a text that has no file; errors call it `config`.
+impl FromStr for Config {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        Self::parse(text, "config")
+    }
+}
+
+fn syntax(error: &toml::de::Error) -> (usize, FaultKind) {
+    let offset = error.span().map_or(0, |span| span.start);
+    (offset, FaultKind::Syntax { message: error.message().to_owned() })
+}
+
+/// The kernel's main table.
+const DEFAULT_TABLE: u32 = 254;
+/// Of an interface that the file does not give one, in octets.
+const DEFAULT_MTU: u16 = 1500;
+const DEFAULT_CONTROL: &str = "/run/penstock/control.sock";
+const DEFAULT_ICMP_ERRORS_PPS: u32 = 1_000;
+const DEFAULT_TTL: u8 = 64;
+/// IANA's.
+const DEFAULT_VXLAN_PORT: u16 = 4789;

@@ -1,0 +1,332 @@
+//! What can be wrong with a configuration, each with its place in the file.
+
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use thiserror::Error;
+
+use super::Config;
+use super::values::ValueError;
+
+/// Why there is no configuration.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("{}: {reason}", path.display())]
+    Read {
+        /// Its path, as given.
+        path: PathBuf,
+        /// What the system said.
+        reason: io::Error,
+    },
+    /// The file is not what a person would write.
+    #[error("{}: a configuration has at most {} octets", path.display(), Config::MAX_FILE)]
+    TooLarge {
+        /// Its path, as given.
+        path: PathBuf,
+    },
+    /// The file was read, and is not legal.
+    #[error("{0}")]
+    Invalid(Faults),
+}
+
+impl ConfigError {
+    /// What is wrong with the text, in its order; nothing when it could not be read at all.
+    pub fn faults(&self) -> &[Fault] {
+        match self {
+            Self::Invalid(faults) => faults.list(),
+            Self::Read { .. } | Self::TooLarge { .. } => &[],
+        }
+    }
+}
+
+/// All that was found wrong in one file, in its order; at least one. Displays one on a line, and not
+/// more of them than a screen holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Faults(Vec<Fault>);
+
+impl Faults {
+    pub(super) fn new(mut faults: Vec<Fault>) -> Self {
+        assert!(!faults.is_empty(), "an error without a fault says nothing");
+        faults.sort_by_key(|fault| (fault.line, fault.column));
+        Self(faults)
+    }
+
+    /// In the order of the file; at least one.
+    pub fn list(&self) -> &[Fault] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, fault) in self.0.iter().take(SHOWN).enumerate() {
+            let end = if index == 0 { "" } else { "\n" };
+            write!(f, "{end}{fault}")?;
+        }
+        match self.0.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => write!(f, "\nand {more} more"),
+        }
+    }
+}
+
+/// One thing that is wrong, and where. Displays as `penstock.toml:12:7: vni = 16777216: a VNI is 0..=16777215`.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{}:{line}:{column}: {kind}", file.display())]
+pub struct Fault {
+    /// The file, as it was named by the caller.
+    pub file: PathBuf,
+    /// From 1.
+    pub line: usize,
+    /// In characters, from 1.
+    pub column: usize,
+    /// What is wrong.
+    pub kind: FaultKind,
+}
+
+/// What can be wrong at one place of the file. `first` is the line of what was there before.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum FaultKind {
+    /// Not TOML, or a table where a value belongs; in the words of the TOML reader.
+    #[error("{message}")]
+    Syntax {
+        /// What it expected.
+        message: String,
+    },
+    /// Octets that are no text.
+    #[error("not UTF-8")]
+    NotUtf8,
+    /// A key or table that this version does not know, nor any planned one.
+    #[error("{key}: {table} has no such key; legal: {}", legal.join(", "))]
+    UnknownKey {
+        /// As written.
+        key: String,
+        /// Where it stands.
+        table: &'static str,
+        /// What may stand there.
+        legal: &'static [&'static str],
+    },
+    /// A key, table or form that a later version brings.
+    #[error("{key}: not supported by this version ({feature})")]
+    NotSupported {
+        /// As written.
+        key: &'static str,
+        /// What it belongs to.
+        feature: &'static str,
+    },
+    /// A key that must be given.
+    #[error("{table}: {key} is missing: {legal}")]
+    Missing {
+        /// The table that lacks it.
+        table: String,
+        /// Its name.
+        key: &'static str,
+        /// What its values are.
+        legal: ValueError,
+    },
+    /// A value outside what is legal.
+    #[error("{key} = {value}: {legal}")]
+    Value {
+        /// The key, or the kind of table whose name is wrong.
+        key: &'static str,
+        /// As it would be written in TOML.
+        value: String,
+        /// What is legal.
+        legal: ValueError,
+    },
+    /// A name that no table declares.
+    #[error("{key} = {name:?}: no such {what}; declared: {declared}")]
+    NotDeclared {
+        /// The key that names it.
+        key: &'static str,
+        /// The name.
+        name: String,
+        /// What it should name.
+        what: &'static str,
+        /// Those that there are, or the first of them.
+        declared: String,
+    },
+    /// More tables than there is room for.
+    #[error("{table}: at most {max} are supported")]
+    TooMany {
+        /// Their kind.
+        table: &'static str,
+        /// How many there may be.
+        max: usize,
+    },
+    /// Two devices of one name.
+    #[error("{name:?}: interfaces and tunnels share one set of names, and line {first} has this one")]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// The other's line.
+        first: usize,
+    },
+    /// Two VRFs that would mirror one kernel table.
+    #[error("table = {table}: VRF {vrf:?} has this table{}", at(*first))]
+    TableTaken {
+        /// The kernel table.
+        table: u32,
+        /// The VRF that has it.
+        vrf: String,
+        /// Its line, unless it is `default` without one.
+        first: Option<usize>,
+    },
+    /// Two interfaces for one tag.
+    #[error("vlan = {vlan}: line {first} has this VLAN of {parent:?}")]
+    VlanTaken {
+        /// The tag.
+        vlan: u16,
+        /// The interface that carries it.
+        parent: String,
+        /// The other's line.
+        first: usize,
+    },
+    /// Only one of a pair of keys.
+    #[error("{key}: needs {other} beside it")]
+    Alone {
+        /// The one given.
+        key: &'static str,
+        /// The one missing.
+        other: &'static str,
+    },
+    /// A VLAN of a VLAN.
+    #[error("parent = {parent:?}: is itself a VLAN; a parent is an interface without one")]
+    ParentIsVlan {
+        /// The interface named.
+        parent: String,
+    },
+    /// A VLAN has no sockets of its own.
+    #[error("mode: a VLAN has that of its parent {parent:?}")]
+    VlanMode {
+        /// The parent.
+        parent: String,
+    },
+    /// A VLAN that would not fit its parent.
+    #[error("mtu = {mtu}: a VLAN has at most its parent's, {parent}")]
+    VlanMtu {
+        /// The VLAN's, in octets.
+        mtu: u16,
+        /// The parent's, in octets.
+        parent: u16,
+    },
+    /// IPv6 needs links of 1,280 octets (RFC 8200 §5).
+    #[error("mtu = {mtu}: IPv6 needs 1280..=65535 (RFC 8200 §5), and there is {what}")]
+    MtuTooSmallForIpv6 {
+        /// The one given, in octets.
+        mtu: u16,
+        /// The IPv6 prefix that is there.
+        what: IpNet,
+    },
+    /// One kernel table mirrored twice into one VRF.
+    #[error("table = {table}: line {first} mirrors it into VRF {vrf:?}")]
+    MirroredTwice {
+        /// The kernel table.
+        table: u32,
+        /// The VRF.
+        vrf: String,
+        /// The other's line.
+        first: usize,
+    },
+    /// Two addresses of which one is IPv4 and one IPv6.
+    #[error("{key} = \"{address}\": not of one family with {other}")]
+    FamiliesDiffer {
+        /// The second one's key.
+        key: &'static str,
+        /// The second one.
+        address: IpAddr,
+        /// The first one, with its key.
+        other: String,
+    },
+    /// An address that should be somebody else's.
+    #[error("{key} = \"{address}\": an address of this gateway itself, line {first}; legal: another's")]
+    OwnAddress {
+        /// The key.
+        key: &'static str,
+        /// The address.
+        address: IpAddr,
+        /// Where it is given to us.
+        first: usize,
+    },
+    /// Two tunnels that no received packet could tell apart.
+    #[error(
+        "tunnel {name:?}: has the same underlay_vrf, local, remote, port and vni as tunnel {other:?}, line {first}"
+    )]
+    SameKey {
+        /// The second one.
+        name: String,
+        /// The first one.
+        other: String,
+        /// The first one's line.
+        first: usize,
+    },
+    /// Ethernet inside, and no way to know the inner destination MAC.
+    #[error("tunnel {name:?}: a tunnel with Ethernet inside needs remote_mac, or address to resolve it")]
+    NoRemoteMac {
+        /// The tunnel.
+        name: String,
+    },
+    /// Two static routes for one prefix.
+    #[error("prefix = \"{prefix}\": VRF {vrf:?} has this route, line {first}")]
+    SameRoute {
+        /// The prefix.
+        prefix: IpNet,
+        /// The VRF.
+        vrf: String,
+        /// The other's line.
+        first: usize,
+    },
+    /// `via` without a next hop.
+    #[error(
+        "via: legal: [{{ tunnel = \"..\" }}] (next_hop optional), [{{ next_hop = \"..\" }}] (interface optional), \
+         \"blackhole\", \"unreachable\""
+    )]
+    Via,
+    /// A key of a next hop that contradicts another.
+    #[error("{key}: not together with {other}")]
+    NotTogether {
+        /// The one too many.
+        key: &'static str,
+        /// The one that it contradicts.
+        other: &'static str,
+    },
+    /// A next hop outside the route's VRF.
+    #[error("{key} = {name:?}: is in VRF {its:?}, the route in {ours:?}; legal: one of {ours:?}, or leak = true")]
+    OtherVrf {
+        /// What is named.
+        key: &'static str,
+        /// Its name.
+        name: String,
+        /// Its VRF.
+        its: String,
+        /// The route's.
+        ours: String,
+    },
+    /// A link-local next hop means nothing without its link.
+    #[error("next_hop = \"{address}\": a link-local next hop needs interface or tunnel beside it")]
+    LinkLocalNextHop {
+        /// The address.
+        address: IpAddr,
+    },
+    /// Two static entries for one neighbour.
+    #[error("address = \"{address}\": {on:?} has this neighbour, line {first}")]
+    SameNeighbour {
+        /// The address.
+        address: IpAddr,
+        /// The interface or tunnel.
+        on: String,
+        /// The other's line.
+        first: usize,
+    },
+}
+
+/// How many faults of one file are shown.
+const SHOWN: usize = 20;
+
+fn at(first: Option<usize>) -> String {
+    first.map(|line| format!(", line {line}")).unwrap_or_default()
+}

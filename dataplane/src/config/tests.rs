@@ -1,0 +1,270 @@
+//! What a legal file means. `faults.rs` has what is wrong with others.
+
+mod faults;
+
+use super::*;
+
+fn legal(text: &str) -> Config {
+    text.parse().unwrap_or_else(|error| panic!("{error}\nin\n{text}"))
+}
+
+#[test]
+fn an_empty_file_has_the_defaults() {
+    let config = legal("");
+    let gateway =
+        Gateway { workers: Workers::Auto, control: "/run/penstock/control.sock".into(), icmp_errors_pps: 1000 };
+    let expected = Config {
+        gateway,
+        vrfs: vec![Vrf { name: "default".into(), table: Some(254) }],
+        interfaces: vec![],
+        kernel_routes: vec![KernelRoutes { table: 254, vrf: 0, protocols: None }],
+        tunnels: vec![],
+        routes: vec![],
+        neighbours: vec![],
+        warnings: vec![],
+    };
+    assert_eq!(config, expected);
+}
+
+/// The defaults, written out: must read as what is absent does.
+#[test]
+fn defaults_written_out_mean_the_same_as_absent_ones() {
+    let sparse = r#"
+        [interface.wan0]
+        [tunnel.a]
+        type = "vxlan"
+        vni = 1
+        local = "192.0.2.1"
+        remote = "192.0.2.2"
+        address = ["198.18.255.1/30"]
+        [[route]]
+        prefix = "198.51.100.0/24"
+        via = [{ tunnel = "a" }]
+    "#;
+    let full = r#"
+        [interface.wan0]
+        mode = "auto"
+        vrf = "default"
+        fallback = "kernel"
+        [tunnel.a]
+        type = "vxlan"
+        vni = 1
+        local = "192.0.2.1"
+        remote = "192.0.2.2"
+        address = ["198.18.255.1/30"]
+        port = 4789
+        vrf = "default"
+        underlay_vrf = "default"
+        mac = "auto"
+        mtu = "auto"
+        mss = "auto"
+        dscp = "copy"
+        ecn = "normal"
+        ttl = 64
+        df = "set"
+        checksum = "auto"
+        [[route]]
+        prefix = "198.51.100.0/24"
+        vrf = "default"
+        via = [{ tunnel = "a" }]
+        kernel = true
+        leak = false
+        [gateway]
+        workers = "auto"
+        control = "/run/penstock/control.sock"
+        icmp_errors = "1kpps"
+        [vrf.default]
+        table = 254
+        [kernel]
+        routes = [{ table = 254, vrf = "default" }]
+    "#;
+    let (sparse, mut full) = (legal(sparse), legal(full));
+    assert_eq!((sparse.routes[0].line, full.routes[0].line), (10, 24));
+    full.routes[0].line = sparse.routes[0].line;
+    assert_eq!(sparse, full);
+}
+
+#[test]
+fn every_key_arrives_where_it_belongs() {
+    let config = legal(
+        r#"
+        [gateway]
+        workers = [2, 3]
+        control = "/tmp/c"
+        icmp_errors = "1.5kpps"
+        [vrf.red]
+        table = 7
+        [vrf.blue]
+        [interface.wan0]
+        mode = "zero-copy"
+        fallback = "drop"
+        mac = "02:aB:00:00:00:01"
+        address = ["192.0.2.1/24", "2001:db8::1/64"]
+        mtu = 9000
+        [interface.lan0]
+        mode = "copy"
+        vrf = "red"
+        [interface."lan0.5"]
+        parent = "lan0"
+        vlan = 5
+        vrf = "blue"
+        fallback = "kernel"
+        [kernel]
+        routes = [{ table = 7, vrf = "red", protocols = ["bgp", 12] }, { table = 254, protocols = [] }]
+        [tunnel.t]
+        type = "vxlan"
+        vni = 16777215
+        local = "2001:db8::1"
+        remote = "2001:db8::2"
+        port = 8472
+        vrf = "blue"
+        underlay_vrf = "red"
+        address = ["10.0.0.1/30"]
+        mac = "02:00:00:00:00:0a"
+        remote_mac = "02:00:00:00:00:0b"
+        mtu = 1400
+        mss = "off"
+        dscp = 46
+        ecn = "compatible"
+        ttl = "copy"
+        df = "clear"
+        checksum = "full"
+        allowed_sources = ["10.2.0.0/16"]
+        [[route]]
+        prefix = "10.2.0.0/16"
+        vrf = "blue"
+        via = [{ tunnel = "t", next_hop = "10.0.0.2" }]
+        kernel = false
+        [[route]]
+        prefix = "10.3.0.0/16"
+        vrf = "blue"
+        via = [{ next_hop = "192.0.2.9", interface = "wan0" }]
+        leak = true
+        [[route]]
+        prefix = "10.4.0.0/16"
+        via = "unreachable"
+        [[neighbour]]
+        interface = "t"
+        address = "10.0.0.2"
+        mac = "02:00:00:00:00:0c"
+        "#,
+    );
+    let net = |text: &str| text.parse::<IpNet>().unwrap();
+    let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+    let gateway = Gateway { workers: Workers::Cpus(vec![2, 3]), control: "/tmp/c".into(), icmp_errors_pps: 1500 };
+    assert_eq!(config.gateway, gateway);
+    let vrfs = [("default", Some(254)), ("red", Some(7)), ("blue", None)];
+    assert_eq!(config.vrfs, vrfs.map(|(name, table)| Vrf { name: name.into(), table }));
+    let wan = Interface {
+        name: "wan0".into(),
+        mode: Mode::ZeroCopy,
+        vrf: 0,
+        fallback: Fallback::Drop,
+        parent: None,
+        mac: Some([2, 0xab, 0, 0, 0, 1]),
+        addresses: vec![net("192.0.2.1/24"), net("2001:db8::1/64")],
+        mtu: Some(9000),
+    };
+    let lan = Interface {
+        name: "lan0".into(),
+        mode: Mode::Copy,
+        vrf: 1,
+        fallback: Fallback::Drop,
+        parent: None,
+        mac: None,
+        addresses: vec![],
+        mtu: None,
+    };
+    let vlan = Interface {
+        name: "lan0.5".into(),
+        mode: Mode::Auto,
+        vrf: 2,
+        fallback: Fallback::Kernel,
+        parent: Some((1, 5)),
+        ..lan.clone()
+    };
+    assert_eq!(config.interfaces, [wan, lan, vlan]);
+    let bgp = KernelRoutes { table: 7, vrf: 1, protocols: Some(vec![Protocol(186), Protocol(12)]) };
+    assert_eq!(config.kernel_routes, [bgp, KernelRoutes { table: 254, vrf: 0, protocols: Some(vec![]) }]);
+    let tunnel = Tunnel {
+        name: "t".into(),
+        kind: TunnelKind::Vxlan { vni: Vni::new(16_777_215).unwrap(), port: 8472 },
+        local: ip("2001:db8::1"),
+        remote: ip("2001:db8::2"),
+        vrf: 2,
+        underlay_vrf: 1,
+        addresses: vec![net("10.0.0.1/30")],
+        mac: Some([2, 0, 0, 0, 0, 10]),
+        remote_mac: Some([2, 0, 0, 0, 0, 11]),
+        mtu: Some(1400),
+        mss: false,
+        dscp: Some(46),
+        ecn: EcnMode::Compatible,
+        ttl: None,
+        df: Df::Clear,
+        checksum: UdpChecksum::Full,
+        allowed_sources: Some(vec![net("10.2.0.0/16")]),
+    };
+    assert_eq!(config.tunnels, [tunnel]);
+    let route = |prefix, vrf, via, kernel, leak, line| Route { prefix: net(prefix), vrf, via, kernel, leak, line };
+    let routes = [
+        route("10.2.0.0/16", 2, Via::Tunnel { tunnel: 0, next_hop: Some(ip("10.0.0.2")) }, false, false, 45),
+        route("10.3.0.0/16", 2, Via::NextHop { address: ip("192.0.2.9"), interface: Some(0) }, true, true, 50),
+        route("10.4.0.0/16", 0, Via::Unreachable, true, false, 55),
+    ];
+    assert_eq!(config.routes, routes);
+    let neighbour = Neighbour { on: On::Tunnel(0), address: ip("10.0.0.2"), mac: [2, 0, 0, 0, 0, 12] };
+    assert_eq!(config.neighbours, [neighbour]);
+}
+
+#[test]
+fn a_vrf_with_a_table_mirrors_it_unless_kernel_routes_says_otherwise() {
+    let tables = |text: &str| legal(text).kernel_routes.iter().map(|it| (it.table, it.vrf)).collect::<Vec<_>>();
+    assert_eq!(tables("[vrf.red]\ntable = 7\n[vrf.blue]\n"), [(254, 0), (7, 1)]);
+    assert_eq!(tables("[vrf.red]\ntable = 7\n[kernel]\n"), [(254, 0), (7, 1)]);
+    assert_eq!(tables("[vrf.red]\ntable = 7\n[kernel]\nroutes = []\n"), []);
+}
+
+#[test]
+fn one_value_says_the_same_as_a_list_of_one() {
+    let one = "[interface.wan0]\naddress = \"192.0.2.1/24\"\n[[route]]\nprefix = \"10.0.0.0/8\"\nvia = \"blackhole\"\n";
+    let list = one.replace("\"192.0.2.1/24\"", "[\"192.0.2.1/24\"]").replace("\"blackhole\"", "[\"blackhole\"]");
+    assert_eq!(legal(one), legal(&list));
+}
+
+#[test]
+fn interfaces_and_tunnels_keep_the_order_of_the_file() {
+    let config = legal("[interface.z]\n[interface.a]\n[vrf.y]\n[interface.m]\n[vrf.b]\n");
+    assert_eq!(config.interfaces.iter().map(|it| it.name.as_str()).collect::<Vec<_>>(), ["z", "a", "m"]);
+    assert_eq!(config.vrfs.iter().map(|it| it.name.as_str()).collect::<Vec<_>>(), ["default", "y", "b"]);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_one_sentence() {
+    let error = Config::load("/nowhere/penstock.toml").unwrap_err();
+    assert_eq!(error.to_string(), "/nowhere/penstock.toml: No such file or directory (os error 2)");
+    assert!(error.faults().is_empty());
+    let path = std::env::temp_dir().join(format!("penstock-config-{}.toml", std::process::id()));
+    std::fs::write(&path, b"[gateway]\n# \xff\n").unwrap();
+    let latin = Config::load(&path).unwrap_err().to_string();
+    std::fs::write(&path, vec![b'\n'; Config::MAX_FILE + 1]).unwrap();
+    let large = Config::load(&path).unwrap_err().to_string();
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(latin, format!("{}:2:3: not UTF-8", path.display()));
+    assert_eq!(large, format!("{}: a configuration has at most 16777216 octets", path.display()));
+}
+
+#[test]
+fn every_shipped_file_loads_without_warnings() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs");
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            let config = Config::load(&path).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(config.warnings, [], "in {}", path.display());
+            count += 1;
+        }
+    }
+    assert!(count >= 4, "configs/ has {count} files");
+}

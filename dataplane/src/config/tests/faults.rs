@@ -1,0 +1,717 @@
+//! One line per thing that can be wrong: the exact place and sentence.
+
+use super::*;
+
+/// Everything that is not under test, legal: two VRFs, two interfaces, one VLAN, two tunnels. 31 lines.
+pub const BASE: &str = r#"[vrf.red]
+table = 1001
+[interface.wan0]
+address = ["192.0.2.1/24", "2001:db8::1/64"]
+[interface.lan0]
+address = ["198.18.1.1/24"]
+[interface."lan0.110"]
+parent = "lan0"
+vlan = 110
+vrf = "red"
+address = ["10.0.0.1/24"]
+[tunnel.site-a]
+type = "vxlan"
+vni = 1
+local = "192.0.2.1"
+remote = "192.0.2.2"
+address = ["198.18.255.1/30"]
+[tunnel.red-a]
+type = "vxlan"
+vni = 2
+local = "192.0.2.1"
+remote = "192.0.2.2"
+vrf = "red"
+remote_mac = "02:00:00:00:00:01"
+[[neighbour]]
+interface = "wan0"
+address = "192.0.2.2"
+mac = "02:00:00:00:00:02"
+[[route]]
+prefix = "198.51.100.0/24"
+via = [{ next_hop = "192.0.2.254" }]
+"#;
+
+/// The errors of a text, each as `line:column: sentence`.
+fn errors(text: &str) -> Vec<String> {
+    let error = match Config::parse(text, "p.toml") {
+        Ok(_) => return Vec::new(),
+        Err(error) => error,
+    };
+    let strip = |fault: &Fault| fault.to_string().strip_prefix("p.toml:").expect("names its file").to_owned();
+    error.faults().iter().map(strip).collect()
+}
+
+/// What is wrong with a text.
+#[track_caller]
+fn wrong(text: &str, expected: &[&str]) {
+    assert_eq!(errors(text), expected, "in\n{text}");
+}
+
+/// What is wrong with lines added below [`BASE`]; the first of them is line 32.
+#[track_caller]
+fn wrong_below(lines: &str, expected: &[&str]) {
+    wrong(&format!("{BASE}{lines}"), expected);
+}
+
+/// What is wrong with a table of one line; that line is line 2.
+#[track_caller]
+fn wrong_in(table: &str, line: &str, sentence: &str) {
+    wrong(&format!("{table}\n{line}\n"), &[&format!("2:{sentence}")]);
+}
+
+/// What is wrong with a tunnel that has one line more or another than a legal one; that line is line 7.
+#[track_caller]
+fn wrong_in_tunnel(line: &str, sentence: &str) {
+    let key = line.split(' ').next().unwrap();
+    let legal = ["type = \"vxlan\"", "vni = 1", "local = \"192.0.2.1\"", "remote = \"192.0.2.2\""];
+    let mac = "remote_mac = \"02:00:00:00:00:01\"";
+    let lines = legal.iter().chain([&mac]).map(|legal| if legal.starts_with(&format!("{key} ")) { "" } else { legal });
+    let lines = lines.collect::<Vec<_>>().join("\n");
+    wrong(&format!("[tunnel.a]\n{lines}\n{line}\n"), &[&format!("7:{sentence}")]);
+}
+
+/// The warnings of a legal text, each as `line:column: sentence`.
+#[track_caller]
+fn warns(text: &str, expected: &[&str]) {
+    let config = Config::parse(text, "p.toml").unwrap_or_else(|error| panic!("{error}\nin\n{text}"));
+    let warnings: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(warnings, expected, "in\n{text}");
+}
+
+#[test]
+fn the_base_of_these_tests_is_legal_without_warnings() {
+    warns(BASE, &[]);
+    assert_eq!(BASE.lines().count(), 31);
+}
+
+#[test]
+fn what_is_not_toml_says_where() {
+    wrong("[gateway]\nworkers = \n", &["2:11: string values must be quoted, expected literal string"]);
+    wrong("[gateway]\nworkers = 1\nworkers = 2\n", &["3:1: duplicate key"]);
+    wrong("interface = 3\n", &["1:13: invalid type: integer `3`, expected a map"]);
+    wrong(
+        "[[route]]\nvia = 3\n",
+        &["2:7: invalid type: integer `3`, expected a list with a next hop, \"blackhole\" or \"unreachable\""],
+    );
+}
+
+#[test]
+fn columns_count_characters() {
+    wrong(
+        "[interface.\"ä\"]\n\"ü\" = 1\n",
+        &["2:1: ü: [interface] has no such key; legal: parent, vlan, mode, vrf, fallback, mac, address, mtu"],
+    );
+    wrong(
+        "gateway = { control = \"é\", workers = 0 }\n",
+        &[
+            "1:23: control = \"é\": a path is absolute and at most 107 octets, the longest of a Unix socket",
+            "1:38: workers = 0: legal: \"auto\", a count in 1..=256, or a list of CPU numbers in 0..=1023, none twice",
+        ],
+    );
+}
+
+#[test]
+fn an_unknown_key_is_named_with_what_is_legal_there() {
+    wrong(
+        "colour = 1\n",
+        &["1:1: colour: the file has no such key; legal: gateway, vrf, interface, kernel, tunnel, route, neighbour"],
+    );
+    wrong(
+        "[colour]\n",
+        &["1:2: colour: the file has no such key; legal: gateway, vrf, interface, kernel, tunnel, route, neighbour"],
+    );
+    wrong_in("[gateway]", "wrokers = 1", "1: wrokers: [gateway] has no such key; legal: workers, control, icmp_errors");
+    wrong_in("[vrf.red]", "tabel = 1", "1: tabel: [vrf] has no such key; legal: table");
+    wrong_in("[kernel]", "route = []", "1: route: [kernel] has no such key; legal: routes");
+    wrong_in(
+        "[kernel]",
+        "routes = [{ table = 1, proto = [] }]",
+        "24: proto: routes has no such key; legal: table, vrf, protocols",
+    );
+    wrong_below(
+        "[[neighbour]]\ninterface = \"wan0\"\naddress = \"192.0.2.3\"\nmac = \"02:00:00:00:00:02\"\nvlan = 3\n",
+        &["36:1: vlan: [[neighbour]] has no such key; legal: interface, address, mac"],
+    );
+    wrong_below("metric = 3\n", &["32:1: metric: [[route]] has no such key; legal: prefix, vrf, via, kernel, leak"]);
+    wrong_in_tunnel(
+        "vin = 3",
+        "1: vin: [tunnel] has no such key; legal: type, vni, local, remote, port, vrf, underlay_vrf, address, mac, remote_mac, mtu, mss, dscp, ecn, ttl, df, checksum, allowed_sources",
+    );
+    wrong(
+        "[[route]]\nprefix = \"10.0.0.0/8\"\nvia = [{ next_hpo = \"192.0.2.2\" }]\n",
+        &["3:10: next_hpo: via has no such key; legal: tunnel, next_hop, interface"],
+    );
+}
+
+#[test]
+fn what_later_versions_bring_is_refused_by_name() {
+    let later = |feature: &str, key: &str| format!("{key}: not supported by this version ({feature})");
+    for (key, feature) in
+        [("tunnel-group", "next-hop groups"), ("tenant", "QoS"), ("qos", "QoS"), ("policer", "policers")]
+    {
+        wrong(&format!("[{key}.a]\n"), &[&format!("1:2: {}", later(feature, key))]);
+    }
+    for (key, feature) in [("route_list", "route lists"), ("acl", "access lists")] {
+        wrong(&format!("[[{key}]]\nx = 1\n"), &[&format!("1:3: {}", later(feature, key))]);
+    }
+    for (key, feature) in [("metrics", "metrics"), ("hash_seed", "next-hop groups"), ("hash", "next-hop groups")] {
+        wrong_in("[gateway]", &format!("{key} = 1"), &format!("1: {}", later(feature, key)));
+    }
+    for (key, feature) in [("rate", "QoS"), ("rpf", "reverse-path filter"), ("policer", "policers")] {
+        wrong_in("[interface.wan0]", &format!("{key} = \"x\""), &format!("1: {}", later(feature, key)));
+    }
+    for (key, feature) in
+        [("key", "GRE"), ("inner", "GENEVE and GRE"), ("gwlb", "GENEVE"), ("cap", "QoS"), ("policer", "policers")]
+    {
+        wrong_in_tunnel(&format!("{key} = 1"), &format!("1: {}", later(feature, key)));
+    }
+    for (via, at, key) in [
+        ("{ group = \"a\" }", 10, "group"),
+        ("{ tunnel = \"site-a\", weight = 2 }", 29, "weight"),
+        ("{ tunnel = \"site-a\" }, { tunnel = \"red-a\" }", 31, "several next hops"),
+    ] {
+        let lines = format!("[[route]]\nprefix = \"10.0.0.0/8\"\nvia = [{via}]\n");
+        wrong_below(&lines, &[&format!("34:{at}: {}", later("next-hop groups", key))]);
+    }
+    for name in ["geneve", "gre", "ipip", "sit", "ip6ip6", "ip4ip6", "esp", "wireguard"] {
+        let sentence = format!("8: type = {name:?}: not supported by this version; legal: \"vxlan\"");
+        wrong(&format!("[tunnel.a]\ntype = {name:?}\n"), &[&format!("2:{sentence}")]);
+    }
+    wrong("[tunnel.a]\ntype = \"vlxan\"\n", &["2:8: type = \"vlxan\": legal: \"vxlan\""]);
+}
+
+#[test]
+fn all_that_is_wrong_is_said_at_once() {
+    wrong(
+        "[gateway]\nworkers = 0\nhash = 1\n[interface.wan0]\nvrf = \"red\"\nmtu = 1\n",
+        &[
+            "2:11: workers = 0: legal: \"auto\", a count in 1..=256, or a list of CPU numbers in 0..=1023, none twice",
+            "3:1: hash: not supported by this version (next-hop groups)",
+            "5:7: vrf = \"red\": no such VRF; declared: \"default\"",
+            "6:7: mtu = 1: an MTU is 576..=65535",
+        ],
+    );
+}
+
+#[test]
+fn gateway_values() {
+    let workers = "legal: \"auto\", a count in 1..=256, or a list of CPU numbers in 0..=1023, none twice";
+    for (value, shown) in [
+        ("0", "0"),
+        ("257", "257"),
+        ("-1", "-1"),
+        ("\"all\"", "\"all\""),
+        ("[]", "[]"),
+        ("[1, 1]", "[..]"),
+        ("[1024]", "[..]"),
+        ("[-1]", "[..]"),
+        ("1.5", "1.5"),
+        ("true", "true"),
+        ("99999999999999999999", "99999999999999999999"),
+    ] {
+        wrong_in("[gateway]", &format!("workers = {value}"), &format!("11: workers = {shown}: {workers}"));
+    }
+    let path = "a path is absolute and at most 107 octets, the longest of a Unix socket";
+    wrong_in("[gateway]", "control = \"run/c\"", &format!("11: control = \"run/c\": {path}"));
+    let long = "x".repeat(107);
+    wrong_in("[gateway]", &format!("control = \"/{long}\""), &format!("11: control = \"/{}\"..: {path}", &long[..59]));
+    let rate = "a packet rate is a number with \"pps\", \"kpps\", \"Mpps\" or \"Gpps\", such as \"1kpps\", and at most 4294967295 pps";
+    for value in [
+        "\"1k\"",
+        "\"pps\"",
+        "\"-1pps\"",
+        "\"1.0005kpps\"",
+        "\"4294967296pps\"",
+        "\"1Tpps\"",
+        "\"1e3pps\"",
+        "\"99999999999pps\"",
+        "\"9999999999.9999999999Gpps\"",
+        "1000",
+    ] {
+        wrong_in("[gateway]", &format!("icmp_errors = {value}"), &format!("15: icmp_errors = {value}: {rate}"));
+    }
+    for (value, pps) in [
+        ("0pps", 0),
+        ("1pps", 1),
+        ("1kpps", 1000),
+        ("1.5 Mpps", 1_500_000),
+        ("0.001kpps", 1),
+        ("4294967295pps", u32::MAX),
+    ] {
+        assert_eq!(legal(&format!("gateway.icmp_errors = \"{value}\"")).gateway.icmp_errors_pps, pps, "{value}");
+    }
+    assert_eq!(legal("gateway.workers = 256").gateway.workers, Workers::Count(256));
+}
+
+#[test]
+fn vrf_values() {
+    let table = "a kernel table is 1..=4294967295, but not 255, the kernel's own \"local\"";
+    for value in ["0", "255", "4294967296", "-1", "\"main\""] {
+        wrong_in("[vrf.red]", &format!("table = {value}"), &format!("9: table = {value}: {table}"));
+    }
+    wrong_in("[vrf.default]", "table = 253", "9: table = 253: the VRF \"default\" has table 254");
+    wrong(
+        "[vrf.\"a b\"]\n",
+        &["1:6: vrf = \"a b\": a name is 1..=64 octets without whitespace and control characters"],
+    );
+    wrong_in("[vrf.red]", "table = 254", "9: table = 254: VRF \"default\" has this table");
+    wrong("[vrf.default]\n[vrf.red]\ntable = 254\n", &["3:9: table = 254: VRF \"default\" has this table, line 1"]);
+    wrong_below("[vrf.blue]\ntable = 1001\n", &["33:9: table = 1001: VRF \"red\" has this table, line 1"]);
+}
+
+#[test]
+fn interface_values() {
+    let device =
+        "a Linux interface name is 1..=15 octets without '/', ':' and whitespace, and neither \".\" nor \"..\"";
+    for name in ["", ".", "..", "a/b", "a:b", "a b", "abcdefghijklmnop"] {
+        wrong(&format!("[interface.\"{name}\"]\n"), &[&format!("1:12: interface = {name:?}: {device}")]);
+    }
+    for name in ["lo", "penstock0"] {
+        let sentence = format!("1:12: interface = {name:?}: the name of a device that the host or Penstock itself has");
+        wrong(&format!("[interface.{name}]\n"), &[&sentence]);
+    }
+    assert_eq!(legal("[interface.abcdefghijklmno]").interfaces.len(), 1);
+    let lan = "[interface.lan0]";
+    wrong_in(lan, "mode = \"xdp\"", "8: mode = \"xdp\": legal: \"auto\", \"zero-copy\", \"copy\", \"generic\"");
+    wrong_in(lan, "fallback = true", "12: fallback = true: legal: \"kernel\", \"drop\"");
+    wrong_in(lan, "vrf = \"red\"", "7: vrf = \"red\": no such VRF; declared: \"default\"");
+    wrong_in(lan, "vrf = 3", "7: vrf = 3: a name of a table of this file");
+    let mac = "a MAC is six octets in hexadecimal, unicast and not zero, such as \"02:00:00:00:00:01\"";
+    for value in [
+        "\"00:00:00:00:00:00\"",
+        "\"01:00:5e:00:00:01\"",
+        "\"ff:ff:ff:ff:ff:ff\"",
+        "\"02:00:00:00:00\"",
+        "\"02:00:00:00:00:01:02\"",
+        "\"2:0:0:0:0:1\"",
+        "\"02:00:00:00:00:+1\"",
+        "7",
+    ] {
+        wrong_in(lan, &format!("mac = {value}"), &format!("7: mac = {value}: {mac}"));
+    }
+    let address = "an interface's address is unicast and has its prefix length, such as \"192.0.2.1/24\"";
+    for value in [
+        "192.0.2.1",
+        "192.0.2.1/33",
+        "224.0.0.1/24",
+        "127.0.0.1/8",
+        "0.0.0.1/24",
+        "192.0.2.1/0",
+        "::1/128",
+        "ff02::1/64",
+        "::ffff:192.0.2.1/128",
+    ] {
+        wrong_in(lan, &format!("address = [\"{value}\"]"), &format!("12: address = \"{value}\": {address}"));
+    }
+    for value in ["192.0.2.0/24", "192.0.2.255/24", "192.0.2.3/30"] {
+        let sentence =
+            format!("11: address = \"{value}\": is the subnet's own or broadcast address, not one of a host");
+        wrong_in(lan, &format!("address = \"{value}\""), &sentence);
+    }
+    assert_eq!(
+        legal("interface.a.address = [\"192.0.2.0/31\", \"192.0.2.9/32\", \"2001:db8::/64\"]").interfaces[0]
+            .addresses
+            .len(),
+        3
+    );
+    for value in ["575", "65536", "\"auto\""] {
+        wrong_in(lan, &format!("mtu = {value}"), &format!("7: mtu = {value}: an MTU is 576..=65535"));
+    }
+    wrong(
+        "[interface.a]\naddress = \"2001:db8::1/64\"\nmtu = 1279\n",
+        &["3:7: mtu = 1279: IPv6 needs 1280..=65535 (RFC 8200 §5), and there is 2001:db8::1/64"],
+    );
+}
+
+#[test]
+fn vlans_and_parents() {
+    for value in ["0", "4095", "\"5\""] {
+        let text = format!("[interface.lan0]\n[interface.\"lan0.5\"]\nparent = \"lan0\"\nvlan = {value}\n");
+        wrong(&text, &[&format!("4:8: vlan = {value}: a VLAN is 1..=4094")]);
+    }
+    wrong_in("[interface.a]", "vlan = 5", "8: vlan: needs parent beside it");
+    wrong_below("[interface.a]\nparent = \"lan0\"\n", &["33:10: parent: needs vlan beside it"]);
+    wrong_below(
+        "[interface.a]\nparent = \"lan1\"\nvlan = 5\n",
+        &["33:10: parent = \"lan1\": no such interface; declared: \"wan0\", \"lan0\", \"lan0.110\", \"a\""],
+    );
+    wrong_below(
+        "[interface.a]\nparent = \"lan0.110\"\nvlan = 5\n",
+        &["33:10: parent = \"lan0.110\": is itself a VLAN; a parent is an interface without one"],
+    );
+    wrong_below(
+        "[interface.a]\nparent = \"a\"\nvlan = 5\n",
+        &["33:10: parent = \"a\": is itself a VLAN; a parent is an interface without one"],
+    );
+    wrong_below(
+        "[interface.a]\nparent = \"lan0\"\nvlan = 110\n",
+        &["34:8: vlan = 110: line 9 has this VLAN of \"lan0\""],
+    );
+    wrong_below(
+        "[interface.a]\nparent = \"lan0\"\nvlan = 5\nmode = \"copy\"\n",
+        &["35:8: mode: a VLAN has that of its parent \"lan0\""],
+    );
+    wrong(
+        "[interface.a]\nmtu = 1500\n[interface.b]\nparent = \"a\"\nvlan = 5\nmtu = 1501\n",
+        &["6:7: mtu = 1501: a VLAN has at most its parent's, 1500"],
+    );
+}
+
+#[test]
+fn kernel_routes() {
+    wrong_in(
+        "[kernel]",
+        "routes = [{ vrf = \"default\" }]",
+        "11: routes: table is missing: a kernel table is 1..=4294967295, but not 255, the kernel's own \"local\"",
+    );
+    wrong_in(
+        "[kernel]",
+        "routes = [{ table = 1, vrf = \"x\" }]",
+        "30: vrf = \"x\": no such VRF; declared: \"default\"",
+    );
+    wrong_in(
+        "[kernel]",
+        "routes = [{ table = 1 }, { table = 1 }]",
+        "36: table = 1: line 2 mirrors it into VRF \"default\"",
+    );
+    let protocols = "a list of route protocols: 0..=255 without 80, which is Penstock's own, or names such as \"kernel\", \
+                     \"boot\", \"static\", \"ra\", \"dhcp\", \"bird\", \"zebra\", \"bgp\", \"ospf\", \"isis\"";
+    for value in ["80", "256", "\"bpg\""] {
+        let line = format!("routes = [{{ table = 1, protocols = [{value}] }}]");
+        wrong_in("[kernel]", &line, &format!("37: protocols = {value}: {protocols}"));
+    }
+}
+
+#[test]
+fn tunnel_values() {
+    let vni = "a VNI is 0..=16777215";
+    for value in ["16777216", "-1", "\"5\"", "2.0"] {
+        wrong_in_tunnel(&format!("vni = {value}"), &format!("7: vni = {value}: {vni}"));
+    }
+    let endpoint = "a unicast IPv4 or IPv6 address that is not link-local";
+    for value in
+        ["192.0.2.1/24", "224.0.0.1", "0.0.0.0", "255.255.255.255", "127.0.0.1", "169.254.0.1", "fe80::1", "::", "site"]
+    {
+        wrong_in_tunnel(&format!("local = \"{value}\""), &format!("9: local = \"{value}\": {endpoint}"));
+        wrong_in_tunnel(&format!("remote = \"{value}\""), &format!("10: remote = \"{value}\": {endpoint}"));
+    }
+    wrong_in_tunnel(
+        "remote = \"any\"",
+        "10: remote = \"any\": \"any\" is only for GENEVE with gwlb and WireGuard; legal: a unicast IPv4 or IPv6 address",
+    );
+    wrong_in_tunnel(
+        "remote = \"2001:db8::2\"",
+        "10: remote = \"2001:db8::2\": not of one family with local = \"192.0.2.1\"",
+    );
+    wrong_in_tunnel(
+        "remote = \"192.0.2.1\"",
+        "10: remote = \"192.0.2.1\": an address of this gateway itself, line 4; legal: another's",
+    );
+    wrong_in_tunnel("port = 0", "8: port = 0: a UDP port is 1..=65535");
+    wrong_in_tunnel("port = 65536", "8: port = 65536: a UDP port is 1..=65535");
+    wrong_in_tunnel("vrf = \"x\"", "7: vrf = \"x\": no such VRF; declared: \"default\"");
+    wrong_in_tunnel("underlay_vrf = \"x\"", "16: underlay_vrf = \"x\": no such VRF; declared: \"default\"");
+    wrong_in_tunnel(
+        "address = \"10.0.0.0/24\"",
+        "11: address = \"10.0.0.0/24\": is the subnet's own or broadcast address, not one of a host",
+    );
+    wrong_in_tunnel(
+        "mac = \"x\"",
+        "7: mac = \"x\": a MAC is \"auto\", or six octets in hexadecimal, unicast and not zero, such as \"02:00:00:00:00:01\"",
+    );
+    wrong_in_tunnel(
+        "remote_mac = \"auto\"",
+        "14: remote_mac = \"auto\": a MAC is six octets in hexadecimal, unicast and not zero, such as \"02:00:00:00:00:01\"",
+    );
+    wrong_in_tunnel("mtu = 575", "7: mtu = 575: an MTU is 576..=65535, or \"auto\"");
+    wrong_in_tunnel("mss = 1400", "7: mss = 1400: legal: \"auto\", \"off\"");
+    wrong_in_tunnel("dscp = 64", "8: dscp = 64: a DSCP is 0..=63, or \"copy\"");
+    wrong_in_tunnel("ecn = \"off\"", "7: ecn = \"off\": legal: \"normal\", \"compatible\"");
+    wrong_in_tunnel("ttl = 0", "7: ttl = 0: a TTL is 1..=255, or \"copy\"");
+    wrong_in_tunnel("ttl = 256", "7: ttl = 256: a TTL is 1..=255, or \"copy\"");
+    wrong_in_tunnel("df = 1", "6: df = 1: legal: \"set\", \"copy\", \"clear\"");
+    wrong_in_tunnel("checksum = \"none\"", "12: checksum = \"none\": legal: \"auto\", \"zero\", \"full\"");
+    wrong_in_tunnel(
+        "allowed_sources = [\"10.0.0.1/8\"]",
+        "20: allowed_sources = \"10.0.0.1/8\": has bits set beyond its length; legal: \"10.0.0.0/8\"",
+    );
+}
+
+#[test]
+fn a_tunnel_needs_what_has_no_default() {
+    wrong("[tunnel.a]\n", &["1:9: tunnel \"a\": type is missing: legal: \"vxlan\""]);
+    wrong(
+        "[tunnel.a]\ntype = \"vxlan\"\n",
+        &[
+            "1:9: tunnel \"a\": vni is missing: a VNI is 0..=16777215",
+            "1:9: tunnel \"a\": local is missing: a unicast IPv4 or IPv6 address that is not link-local",
+            "1:9: tunnel \"a\": remote is missing: a unicast IPv4 or IPv6 address that is not link-local",
+        ],
+    );
+    wrong(
+        "[tunnel.a]\ntype = \"vxlan\"\nvni = 1\nlocal = \"192.0.2.1\"\nremote = \"192.0.2.2\"\naddress = []\n",
+        &["1:9: tunnel \"a\": a tunnel with Ethernet inside needs remote_mac, or address to resolve it"],
+    );
+}
+
+#[test]
+fn only_a_tunnel_with_a_device_needs_a_device_name() {
+    let named = |name: &str, rest: &str| {
+        format!("[tunnel.{name:?}]\ntype = \"vxlan\"\nvni = 1\nlocal = \"192.0.2.1\"\nremote = \"192.0.2.2\"\n{rest}\n")
+    };
+    let (device, mac) = ("address = \"10.0.0.1/30\"", "remote_mac = \"02:00:00:00:00:01\"");
+    let long = "the-tunnel-to-site-b";
+    wrong(
+        &named(long, device),
+        &[
+            "1:9: tunnel = \"the-tunnel-to-site-b\": a Linux interface name is 1..=15 octets without '/', ':' and whitespace, and neither \".\" nor \"..\"",
+        ],
+    );
+    wrong(
+        &named("penstock0", device),
+        &["1:9: tunnel = \"penstock0\": the name of a device that the host or Penstock itself has"],
+    );
+    assert_eq!(legal(&named(long, mac)).tunnels[0].name, long);
+    wrong(
+        &named("a b", mac),
+        &["1:9: tunnel = \"a b\": a name is 1..=64 octets without whitespace and control characters"],
+    );
+}
+
+#[test]
+fn conflicts_between_tunnels_name_both_lines() {
+    let tunnel = |name: &str, rest: &str| {
+        format!(
+            "[tunnel.{name}]\ntype = \"vxlan\"\nremote = \"192.0.2.2\"\nremote_mac = \"02:00:00:00:00:01\"\n{rest}\n"
+        )
+    };
+    let same = tunnel("b", "vni = 1\nlocal = \"192.0.2.1\"");
+    wrong_below(
+        &same,
+        &["32:9: tunnel \"b\": has the same underlay_vrf, local, remote, port and vni as tunnel \"site-a\", line 12"],
+    );
+    for other in [
+        "vni = 3\nlocal = \"192.0.2.1\"",
+        "vni = 1\nlocal = \"192.0.2.1\"\nport = 8472",
+        "vni = 1\nlocal = \"192.0.2.1\"\nunderlay_vrf = \"red\"",
+    ] {
+        wrong_below(&tunnel("b", other), &[]);
+    }
+    wrong_below(
+        &tunnel("lan0", "vni = 3\nlocal = \"192.0.2.1\""),
+        &["32:9: \"lan0\": interfaces and tunnels share one set of names, and line 5 has this one"],
+    );
+    let own = tunnel("b", "vni = 3\nlocal = \"192.0.2.1\"").replace("192.0.2.2", "198.18.1.1");
+    wrong_below(&own, &["34:10: remote = \"198.18.1.1\": an address of this gateway itself, line 5; legal: another's"]);
+}
+
+#[test]
+fn route_values() {
+    let route = |prefix: &str, rest: &str| format!("[[route]]\nprefix = \"{prefix}\"\n{rest}\n");
+    wrong(
+        "[[route]]\nvia = \"blackhole\"\n",
+        &["1:1: [[route]]: prefix is missing: a prefix is an address with its length, such as \"192.0.2.0/24\""],
+    );
+    wrong(
+        &route("10.0.0.0", "via = \"blackhole\""),
+        &["2:10: prefix = \"10.0.0.0\": a prefix is an address with its length, such as \"192.0.2.0/24\""],
+    );
+    wrong(
+        &route("10.0.0.1/8", "via = \"blackhole\""),
+        &["2:10: prefix = \"10.0.0.1/8\": has bits set beyond its length; legal: \"10.0.0.0/8\""],
+    );
+    wrong(
+        &route("2001:db8::1/32", "via = \"blackhole\""),
+        &["2:10: prefix = \"2001:db8::1/32\": has bits set beyond its length; legal: \"2001:db8::/32\""],
+    );
+    let via = "via: legal: [{ tunnel = \"..\" }] (next_hop optional), [{ next_hop = \"..\" }] (interface optional), \"blackhole\", \"unreachable\"";
+    wrong(&route("10.0.0.0/8", ""), &[&format!("1:1: {via}")]);
+    for (value, column) in [("[]", 7), ("\"drop\"", 7), ("[{}]", 8), ("[[\"blackhole\"]]", 7), ("[\"drop\"]", 8)] {
+        wrong(&route("10.0.0.0/8", &format!("via = {value}")), &[&format!("3:{column}: {via}")]);
+    }
+    wrong_below(&route("10.0.0.0/8", "via = { interface = \"wan0\" }"), &[&format!("34:7: {via}")]);
+    wrong_below(
+        &route("10.0.0.0/8", "via = [{ tunnel = \"x\" }]"),
+        &["34:19: tunnel = \"x\": no such tunnel; declared: \"site-a\", \"red-a\""],
+    );
+    wrong_below(
+        &route("10.0.0.0/8", "via = [{ next_hop = \"192.0.2.9\", interface = \"x\" }]"),
+        &["34:46: interface = \"x\": no such interface; declared: \"wan0\", \"lan0\", \"lan0.110\""],
+    );
+    wrong_below(
+        &route("10.0.0.0/8", "via = [{ tunnel = \"site-a\", interface = \"wan0\" }]"),
+        &["34:41: interface: not together with tunnel"],
+    );
+    wrong_below(
+        &route("10.0.0.0/8", "via = [{ next_hop = \"224.0.0.1\" }]"),
+        &["34:21: next_hop = \"224.0.0.1\": a unicast IPv4 or IPv6 address"],
+    );
+    wrong_below(&route("10.0.0.0/8", "via = \"blackhole\"\nkernel = 1"), &["35:10: kernel = 1: legal: true, false"]);
+    wrong_below(
+        &route("10.0.0.0/8", "via = \"blackhole\"\nleak = \"yes\""),
+        &["35:8: leak = \"yes\": legal: true, false"],
+    );
+    wrong_below(
+        &route("10.0.0.0/8", "via = \"blackhole\"\nvrf = \"x\""),
+        &["35:7: vrf = \"x\": no such VRF; declared: \"default\", \"red\""],
+    );
+}
+
+#[test]
+fn routes_that_do_not_fit_their_next_hop() {
+    let route = |prefix: &str, rest: &str| format!("[[route]]\nprefix = \"{prefix}\"\n{rest}\n");
+    wrong_below(
+        &route("198.51.100.0/24", "via = \"blackhole\""),
+        &["33:10: prefix = \"198.51.100.0/24\": VRF \"default\" has this route, line 30"],
+    );
+    wrong_below(&route("198.51.100.0/24", "via = \"blackhole\"\nvrf = \"red\""), &[]);
+    wrong_below(
+        &route("2001:db8:1::/48", "via = [{ next_hop = \"192.0.2.9\" }]"),
+        &["34:21: next_hop = \"192.0.2.9\": not of one family with prefix = \"2001:db8:1::/48\""],
+    );
+    wrong_below(
+        &route("10.1.0.0/16", "via = [{ next_hop = \"192.0.2.1\" }]"),
+        &["34:21: next_hop = \"192.0.2.1\": an address of this gateway itself, line 3; legal: another's"],
+    );
+    wrong_below(
+        &route("2001:db8:1::/48", "via = [{ next_hop = \"fe80::1\" }]"),
+        &["34:21: next_hop = \"fe80::1\": a link-local next hop needs interface or tunnel beside it"],
+    );
+    warns(
+        &format!("{BASE}{}", route("2001:db8:1::/48", "via = [{ next_hop = \"fe80::1\", interface = \"wan0\" }]")),
+        &[],
+    );
+    let leak = "legal: one of \"red\", or leak = true";
+    let other = route("10.1.0.0/16", "via = [{ next_hop = \"192.0.2.9\", interface = \"wan0\" }]\nvrf = \"red\"");
+    wrong_below(
+        &other,
+        &[&format!("34:46: interface = \"wan0\": is in VRF \"default\", the route in \"red\"; {leak}")],
+    );
+    warns(&format!("{BASE}{other}leak = true\n"), &[]);
+    let other = route("10.1.0.0/16", "via = [{ tunnel = \"site-a\" }]\nvrf = \"red\"");
+    wrong_below(&other, &[&format!("34:19: tunnel = \"site-a\": is in VRF \"default\", the route in \"red\"; {leak}")]);
+    warns(&format!("{BASE}{other}leak = true\n"), &[]);
+    let small = BASE.replace("vni = 1\n", "vni = 1\nmtu = 1279\n")
+        + &route("2001:db8:1::/48", "via = [{ tunnel = \"site-a\" }]");
+    wrong(&small, &["35:19: mtu = 1279: IPv6 needs 1280..=65535 (RFC 8200 §5), and there is 2001:db8:1::/48"]);
+}
+
+#[test]
+fn neighbour_values() {
+    let neighbour = |on: &str, address: &str, mac: &str| {
+        format!("[[neighbour]]\ninterface = \"{on}\"\naddress = \"{address}\"\nmac = \"{mac}\"\n")
+    };
+    let mac = "02:00:00:00:00:03";
+    wrong(
+        "[[neighbour]]\n",
+        &[
+            "1:1: [[neighbour]]: interface is missing: a name of a table of this file",
+            "1:1: [[neighbour]]: address is missing: a unicast IPv4 or IPv6 address",
+            "1:1: [[neighbour]]: mac is missing: a MAC is six octets in hexadecimal, unicast and not zero, such as \"02:00:00:00:00:01\"",
+        ],
+    );
+    wrong_below(
+        &neighbour("x", "192.0.2.3", mac),
+        &[
+            "33:13: interface = \"x\": no such interface or tunnel; declared: \"wan0\", \"lan0\", \"lan0.110\", \"site-a\", \"red-a\"",
+        ],
+    );
+    wrong_below(
+        &neighbour("wan0", "224.0.0.1", mac),
+        &["34:11: address = \"224.0.0.1\": a unicast IPv4 or IPv6 address"],
+    );
+    wrong_below(
+        &neighbour("wan0", "192.0.2.3", "01:00:00:00:00:00"),
+        &[
+            "35:7: mac = \"01:00:00:00:00:00\": a MAC is six octets in hexadecimal, unicast and not zero, such as \"02:00:00:00:00:01\"",
+        ],
+    );
+    wrong_below(
+        &neighbour("wan0", "192.0.2.2", mac),
+        &["34:11: address = \"192.0.2.2\": \"wan0\" has this neighbour, line 27"],
+    );
+    wrong_below(
+        &neighbour("lan0", "198.18.1.1", mac),
+        &["34:11: address = \"198.18.1.1\": an address of this gateway itself, line 5; legal: another's"],
+    );
+    wrong_below(&neighbour("lan0.110", "192.0.2.2", mac), &[]);
+}
+
+#[test]
+fn doubts_become_warnings() {
+    let below = |lines: &str| format!("{BASE}{lines}");
+    let route = |next_hop: &str| below(&format!("[[route]]\nprefix = \"10.0.0.0/8\"\nvia = [{{ {next_hop} }}]\n"));
+    warns(
+        &route("next_hop = \"203.0.113.1\""),
+        &["34:21: next_hop = \"203.0.113.1\": no connected subnet of VRF \"default\" has this address"],
+    );
+    warns(
+        &route("next_hop = \"203.0.113.1\", interface = \"wan0\""),
+        &["34:21: next_hop = \"203.0.113.1\": no subnet of \"wan0\" has this address"],
+    );
+    warns(
+        &route("tunnel = \"site-a\", next_hop = \"203.0.113.1\""),
+        &["34:40: next_hop = \"203.0.113.1\": no subnet of \"site-a\" has this address"],
+    );
+    warns(
+        &BASE.replace("remote = \"192.0.2.2\"\naddress", "remote = \"203.0.113.9\"\naddress"),
+        &[
+            "16:10: remote = \"203.0.113.9\": no connected or static route of VRF \"default\" leads to it, so the kernel must have one",
+        ],
+    );
+    warns(&BASE.replace("remote = \"192.0.2.2\"\naddress", "remote = \"198.51.100.9\"\naddress"), &[]);
+    let into_itself = BASE.replace("remote = \"192.0.2.2\"\naddress", "remote = \"203.0.113.9\"\naddress")
+        + "[[route]]\nprefix = \"203.0.113.0/24\"\nvia = [{ tunnel = \"site-a\" }]\n";
+    warns(&into_itself, &["16:10: remote = \"203.0.113.9\": is routed into the tunnel itself, line 33"]);
+    warns(
+        &BASE.replace("vni = 1\nlocal = \"192.0.2.1\"", "vni = 1\nlocal = \"192.0.2.77\""),
+        &["15:9: local = \"192.0.2.77\": no interface of VRF \"default\" has this address"],
+    );
+    warns(
+        &BASE.replace("vni = 1\n", "vni = 1\nmtu = 1451\n"),
+        &["15:7: mtu = 1451: over an underlay of 1500 octets only 1450 fit unfragmented"],
+    );
+    warns(&BASE.replace("vni = 1\n", "vni = 1\nmtu = 1450\n"), &[]);
+    let over_ipv6 = BASE.replace(
+        "vni = 1\nlocal = \"192.0.2.1\"\nremote = \"192.0.2.2\"",
+        "vni = 1\nchecksum = \"zero\"\nlocal = \"2001:db8::1\"\nremote = \"2001:db8::2\"",
+    );
+    warns(&over_ipv6, &["15:12: checksum = \"zero\": Linux drops such packets over IPv6 by default"]);
+    // Without addresses in the file the kernel knows them, and nothing is doubtful.
+    let untold = BASE.replace("address = [\"192.0.2.1/24\", \"2001:db8::1/64\"]", "");
+    warns(&untold.replace("remote = \"192.0.2.2\"\naddress", "remote = \"203.0.113.9\"\naddress"), &[]);
+}
+
+#[test]
+fn counts_have_a_bound() {
+    let many = |count: usize, table: &dyn Fn(usize) -> String| (0..count).map(table).collect::<String>();
+    let interfaces = |count| many(count, &|index| format!("[interface.e{index}]\n"));
+    wrong(&interfaces(257), &["257:12: interface: at most 256 are supported"]);
+    wrong(&interfaces(256), &[]);
+    let vrfs = |count| many(count, &|index| format!("[vrf.v{index}]\n"));
+    wrong(&vrfs(1024), &["1024:6: vrf: at most 1024 are supported"]);
+    wrong(&vrfs(1023), &[]);
+    let tunnel = |index: usize| {
+        format!(
+            "tunnel.t{index} = {{ type = \"vxlan\", vni = {index}, local = \"192.0.2.1\", remote = \"192.0.2.2\", remote_mac = \"02:00:00:00:00:01\" }}\n"
+        )
+    };
+    wrong(&many(4097, &tunnel), &["4097:8: tunnel: at most 4096 are supported"]);
+    wrong(&many(4096, &tunnel), &[]);
+}
+
+#[test]
+fn a_long_list_of_names_or_faults_is_cut() {
+    let vrfs: String = (0..20).map(|index| format!("[vrf.v{index}]\n")).collect();
+    let error = errors(&format!("{vrfs}[interface.a]\nvrf = \"x\"\n"));
+    assert!(error[0].ends_with("\"v9\", \"v10\", and 9 more"), "{error:?}");
+    let wrong: String = (0..25).map(|index| format!("[vrf.v{index}]\ntable = 0\n")).collect();
+    let shown = Config::parse(&wrong, "p.toml").unwrap_err().to_string();
+    assert_eq!(shown.lines().count(), 21);
+    assert_eq!(shown.lines().last(), Some("and 5 more"));
+}

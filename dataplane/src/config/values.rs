@@ -1,0 +1,412 @@
+//! Single values: from what the file says to what the program uses, or what would have been legal.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use ipnet::IpNet;
+use thiserror::Error;
+use wire::Vni;
+
+use super::file::Value;
+use super::{Config, Df, EcnMode, Fallback, Mode, Protocol, UdpChecksum, Workers};
+
+/// What would have been legal where something else was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[allow(missing_docs, reason = "each message is the documentation of its variant")]
+pub enum ValueError {
+    #[error("legal: {}", words(.0))]
+    Word(&'static [&'static str]),
+    #[error("legal: true, false")]
+    Boolean,
+    #[error("a name of a table of this file")]
+    Name,
+    #[error("a name is 1..=64 octets without whitespace and control characters")]
+    NewName,
+    #[error("a Linux interface name is 1..=15 octets without '/', ':' and whitespace, and neither \".\" nor \"..\"")]
+    DeviceName,
+    #[error("the name of a device that the host or Penstock itself has")]
+    ReservedName,
+    #[error("legal: \"auto\", a count in 1..={max}, or a list of CPU numbers in 0..=1023, none twice", max = Config::MAX_WORKERS)]
+    Workers,
+    #[error("a path is absolute and at most 107 octets, the longest of a Unix socket")]
+    SocketPath,
+    #[error(
+        "a packet rate is a number with \"pps\", \"kpps\", \"Mpps\" or \"Gpps\", such as \"1kpps\", and at most 4294967295 pps"
+    )]
+    PacketRate,
+    #[error("a kernel table is 1..=4294967295, but not 255, the kernel's own \"local\"")]
+    Table,
+    #[error("the VRF \"default\" has table 254")]
+    DefaultTable,
+    #[error("a VLAN is 1..=4094")]
+    Vlan,
+    #[error("a MAC is six octets in hexadecimal, unicast and not zero, such as \"02:00:00:00:00:01\"")]
+    Mac,
+    #[error("a MAC is \"auto\", or six octets in hexadecimal, unicast and not zero, such as \"02:00:00:00:00:01\"")]
+    MacOrAuto,
+    #[error("an MTU is 576..=65535")]
+    Mtu,
+    #[error("an MTU is 576..=65535, or \"auto\"")]
+    MtuOrAuto,
+    #[error("an interface's address is unicast and has its prefix length, such as \"192.0.2.1/24\"")]
+    Address,
+    #[error("is the subnet's own or broadcast address, not one of a host")]
+    SubnetAddress,
+    #[error("a prefix is an address with its length, such as \"192.0.2.0/24\"")]
+    Prefix,
+    #[error("has bits set beyond its length; legal: \"{0}\"")]
+    HostBits(IpNet),
+    #[error("a unicast IPv4 or IPv6 address")]
+    Unicast,
+    #[error("a unicast IPv4 or IPv6 address that is not link-local")]
+    Endpoint,
+    #[error("\"any\" is only for GENEVE with gwlb and WireGuard; legal: a unicast IPv4 or IPv6 address")]
+    AnyEndpoint,
+    #[error("legal: \"vxlan\"")]
+    Type,
+    #[error("not supported by this version; legal: \"vxlan\"")]
+    TypeLater,
+    #[error("a VNI is 0..={}", Vni::MAX)]
+    Vni,
+    #[error("a UDP port is 1..=65535")]
+    Port,
+    #[error("a DSCP is 0..=63, or \"copy\"")]
+    Dscp,
+    #[error("a TTL is 1..=255, or \"copy\"")]
+    Ttl,
+    #[error(
+        "a list of route protocols: 0..=255 without 80, which is Penstock's own, or names such as \"kernel\", \
+         \"boot\", \"static\", \"ra\", \"dhcp\", \"bird\", \"zebra\", \"bgp\", \"ospf\", \"isis\""
+    )]
+    Protocol,
+}
+
+/// `"a", "b"`.
+fn words(words: &[&str]) -> String {
+    words.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", ")
+}
+
+/// The word's meaning, or all the words that have one.
+macro_rules! choice {
+    ($name:ident -> $type:ty { $($word:literal => $meaning:expr),+ $(,)? }) => {
+        pub fn $name(value: &Value) -> Result<$type, ValueError> {
+            match text(value) {
+                $(Some($word) => Ok($meaning),)+
+                _ => Err(ValueError::Word(&[$($word),+])),
+            }
+        }
+    };
+}
+
+choice!(mode -> Mode {
+    "auto" => Mode::Auto, "zero-copy" => Mode::ZeroCopy, "copy" => Mode::Copy, "generic" => Mode::Generic,
+});
+choice!(fallback -> Fallback { "kernel" => Fallback::Kernel, "drop" => Fallback::Drop });
+choice!(mss -> bool { "auto" => true, "off" => false });
+choice!(ecn -> EcnMode { "normal" => EcnMode::Normal, "compatible" => EcnMode::Compatible });
+choice!(df -> Df { "set" => Df::Set, "copy" => Df::Copy, "clear" => Df::Clear });
+choice!(checksum -> UdpChecksum {
+    "auto" => UdpChecksum::Auto, "zero" => UdpChecksum::Zero, "full" => UdpChecksum::Full,
+});
+
+fn text(value: &Value) -> Option<&str> {
+    match value {
+        Value::Text(text) => Some(text),
+        _ => None,
+    }
+}
+
+/// An integer that the type can hold.
+fn integer<T: TryFrom<i128>>(value: &Value) -> Option<T> {
+    match value {
+        Value::Integer(number) => T::try_from(*number).ok(),
+        _ => None,
+    }
+}
+
+pub fn boolean(value: &Value) -> Result<bool, ValueError> {
+    match value {
+        Value::Boolean(truth) => Ok(*truth),
+        _ => Err(ValueError::Boolean),
+    }
+}
+
+/// A name that refers to a table.
+pub fn name(value: &Value) -> Result<String, ValueError> {
+    text(value).map(str::to_owned).ok_or(ValueError::Name)
+}
+
+/// A name that a table gives to what has no Linux device.
+pub fn new_name(name: &str) -> Result<(), ValueError> {
+    let legal = (1..=64).contains(&name.len()) && !name.contains(|c: char| c.is_whitespace() || c.is_control());
+    if legal { Ok(()) } else { Err(ValueError::NewName) }
+}
+
+/// The TUN for packets to the host's own addresses in the default VRF.
+pub const LOCAL_DEVICE: &str = "penstock0";
+
+/// A name that a Linux device can have (the kernel's `dev_valid_name`), and that is not taken.
+pub fn device_name(name: &str) -> Result<(), ValueError> {
+    let foreign = |c: char| matches!(c, '/' | ':') || c.is_whitespace() || c.is_control();
+    if !(1..=15).contains(&name.len()) || name.contains(foreign) || matches!(name, "." | "..") {
+        return Err(ValueError::DeviceName);
+    }
+    if matches!(name, "lo" | LOCAL_DEVICE) { Err(ValueError::ReservedName) } else { Ok(()) }
+}
+
+pub fn workers(value: &Value) -> Result<Workers, ValueError> {
+    let workers = match value {
+        Value::Text(text) if text == "auto" => Workers::Auto,
+        Value::Integer(_) => {
+            let count = integer::<u16>(value).filter(|count| (1..=Config::MAX_WORKERS).contains(&usize::from(*count)));
+            Workers::Count(count.ok_or(ValueError::Workers)?)
+        }
+        Value::List(list) if (1..=Config::MAX_WORKERS).contains(&list.len()) => {
+            let mut cpus = Vec::with_capacity(list.len());
+            for value in list {
+                let cpu = integer::<u16>(value.get_ref()).filter(|cpu| *cpu < 1024 && !cpus.contains(cpu));
+                cpus.push(cpu.ok_or(ValueError::Workers)?);
+            }
+            Workers::Cpus(cpus)
+        }
+        _ => return Err(ValueError::Workers),
+    };
+    Ok(workers)
+}
+
+pub fn socket_path(value: &Value) -> Result<PathBuf, ValueError> {
+    // unix(7): sun_path has 108 octets, the last of them zero.
+    let legal = |path: &&str| path.len() <= 107 && path.starts_with('/') && !path.contains('\0');
+    text(value).filter(legal).map(PathBuf::from).ok_or(ValueError::SocketPath)
+}
+
+/// A rate in packets per second, written `"1kpps"` or `"1.5Mpps"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PacketRate(pub u32);
+
+impl FromStr for PacketRate {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let number = text.strip_suffix("pps").ok_or(ValueError::PacketRate)?.trim_end();
+        let (number, unit) = match number.as_bytes().last() {
+            Some(b'k') => (&number[..number.len() - 1], 1_000),
+            Some(b'M') => (&number[..number.len() - 1], 1_000_000),
+            Some(b'G') => (&number[..number.len() - 1], 1_000_000_000),
+            _ => (number, 1),
+        };
+        decimal(number.trim_end(), unit).map(Self).ok_or(ValueError::PacketRate)
+    }
+}
+
+/// A decimal number such as `1.25`, times its unit: exact, or `None` where a fraction of one would remain.
+fn decimal(number: &str, unit: u64) -> Option<u32> {
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let digits = |text: &str| (1..=10).contains(&text.len()) && text.bytes().all(|digit| digit.is_ascii_digit());
+    if !digits(whole) || !digits(fraction) {
+        return None;
+    }
+    // Ten digits times 10⁹ stay below 10¹⁹, and u64 holds 1.8 × 10¹⁹: no product overflows.
+    let scale = 10_u64.pow(u32::try_from(fraction.len()).ok()?);
+    let (whole, fraction): (u64, u64) = (whole.parse().ok()?, fraction.parse().ok()?);
+    if !(fraction * unit).is_multiple_of(scale) {
+        return None;
+    }
+    u32::try_from(whole * unit + fraction * unit / scale).ok()
+}
+
+pub fn packet_rate(value: &Value) -> Result<u32, ValueError> {
+    let rate: PacketRate = text(value).ok_or(ValueError::PacketRate)?.parse()?;
+    Ok(rate.0)
+}
+
+pub fn table(value: &Value) -> Result<u32, ValueError> {
+    integer::<u32>(value).filter(|table| !matches!(table, 0 | 255)).ok_or(ValueError::Table)
+}
+
+pub fn default_table(value: &Value) -> Result<u32, ValueError> {
+    integer::<u32>(value).filter(|table| *table == super::DEFAULT_TABLE).ok_or(ValueError::DefaultTable)
+}
+
+pub fn vlan(value: &Value) -> Result<u16, ValueError> {
+    integer::<u16>(value).filter(|vlan| (1..=4094).contains(vlan)).ok_or(ValueError::Vlan)
+}
+
+/// A unicast MAC that is not zero, written `02:00:00:00:00:01`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mac(pub [u8; 6]);
+
+impl FromStr for Mac {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let mut mac = [0; 6];
+        let mut octets = text.split(':');
+        for octet in &mut mac {
+            // `from_str_radix` alone would take a sign.
+            let digits = octets.next().filter(|two| two.len() == 2 && two.bytes().all(|c| c.is_ascii_hexdigit()));
+            *octet = digits.and_then(|two| u8::from_str_radix(two, 16).ok()).ok_or(ValueError::Mac)?;
+        }
+        // The first octet's lowest bit makes a group address of it.
+        let legal = octets.next().is_none() && mac[0] & 1 == 0 && mac != [0; 6];
+        if legal { Ok(Self(mac)) } else { Err(ValueError::Mac) }
+    }
+}
+
+pub fn mac(value: &Value) -> Result<[u8; 6], ValueError> {
+    let mac: Mac = text(value).ok_or(ValueError::Mac)?.parse()?;
+    Ok(mac.0)
+}
+
+/// `None` for `"auto"`.
+pub fn mac_or_auto(value: &Value) -> Result<Option<[u8; 6]>, ValueError> {
+    match text(value) {
+        Some("auto") => Ok(None),
+        _ => mac(value).map(Some).map_err(|_| ValueError::MacOrAuto),
+    }
+}
+
+pub fn mtu(value: &Value) -> Result<u16, ValueError> {
+    // RFC 791 §3.2: 576 octets are what every host accepts; below that path MTU discovery ends.
+    integer::<u16>(value).filter(|mtu| *mtu >= 576).ok_or(ValueError::Mtu)
+}
+
+/// `None` for `"auto"`.
+pub fn mtu_or_auto(value: &Value) -> Result<Option<u16>, ValueError> {
+    match text(value) {
+        Some("auto") => Ok(None),
+        _ => mtu(value).map(Some).map_err(|_| ValueError::MtuOrAuto),
+    }
+}
+
+/// An address that one host can have, in the ranges that are forwarded (RFC 1812 §5.3.7).
+fn is_unicast(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => !matches!(address.octets()[0], 0 | 127 | 224..),
+        // An IPv4-mapped one is IPv4 in disguise, and no packet carries it (RFC 4038 §4.2).
+        IpAddr::V6(address) => {
+            !(address.is_unspecified() || address.is_loopback() || address.is_multicast())
+                && address.to_ipv4_mapped().is_none()
+        }
+    }
+}
+
+/// 169.254/16 or fe80::/10.
+pub fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
+
+/// An address with its subnet; host bits are kept.
+pub fn address(value: &Value) -> Result<IpNet, ValueError> {
+    let subnet: IpNet = text(value).and_then(|text| text.parse().ok()).ok_or(ValueError::Address)?;
+    if !is_unicast(subnet.addr()) || subnet.prefix_len() == 0 {
+        return Err(ValueError::Address);
+    }
+    // RFC 3021: the two addresses of a /31 are both hosts; so is that of a /32. IPv6 has no broadcast,
+    // and its subnet-router anycast address may be configured.
+    if let IpNet::V4(subnet) = subnet
+        && subnet.prefix_len() < 31
+        && (subnet.addr() == subnet.network() || subnet.addr() == subnet.broadcast())
+    {
+        return Err(ValueError::SubnetAddress);
+    }
+    Ok(subnet)
+}
+
+/// A prefix without host bits.
+pub fn prefix(value: &Value) -> Result<IpNet, ValueError> {
+    let prefix: IpNet = text(value).and_then(|text| text.parse().ok()).ok_or(ValueError::Prefix)?;
+    if prefix == prefix.trunc() { Ok(prefix) } else { Err(ValueError::HostBits(prefix.trunc())) }
+}
+
+pub fn unicast(value: &Value) -> Result<IpAddr, ValueError> {
+    let address = text(value).and_then(|text| text.parse().ok()).filter(|address| is_unicast(*address));
+    address.ok_or(ValueError::Unicast)
+}
+
+/// An end of a tunnel. Link-local ones never reach a worker: those are the host's own affair.
+pub fn endpoint(value: &Value) -> Result<IpAddr, ValueError> {
+    unicast(value).ok().filter(|address| !is_link_local(*address)).ok_or(ValueError::Endpoint)
+}
+
+pub fn remote(value: &Value) -> Result<IpAddr, ValueError> {
+    if text(value) == Some("any") { Err(ValueError::AnyEndpoint) } else { endpoint(value) }
+}
+
+/// The only type that there is yet.
+pub fn tunnel_type(value: &Value) -> Result<(), ValueError> {
+    match text(value) {
+        Some("vxlan") => Ok(()),
+        Some("geneve" | "gre" | "ipip" | "sit" | "ip6ip6" | "ip4ip6" | "esp" | "wireguard") => {
+            Err(ValueError::TypeLater)
+        }
+        _ => Err(ValueError::Type),
+    }
+}
+
+pub fn vni(value: &Value) -> Result<Vni, ValueError> {
+    integer::<u32>(value).and_then(Vni::new).ok_or(ValueError::Vni)
+}
+
+pub fn port(value: &Value) -> Result<u16, ValueError> {
+    integer::<u16>(value).filter(|port| *port != 0).ok_or(ValueError::Port)
+}
+
+/// `None` for `"copy"`.
+pub fn dscp(value: &Value) -> Result<Option<u8>, ValueError> {
+    match text(value) {
+        Some("copy") => Ok(None),
+        _ => integer::<u8>(value).filter(|dscp| *dscp < 64).map(Some).ok_or(ValueError::Dscp),
+    }
+}
+
+/// `None` for `"copy"`.
+pub fn ttl(value: &Value) -> Result<Option<u8>, ValueError> {
+    match text(value) {
+        Some("copy") => Ok(None),
+        _ => integer::<u8>(value).filter(|ttl| *ttl != 0).map(Some).ok_or(ValueError::Ttl),
+    }
+}
+
+/// A number, or a name of rtnetlink's `rt_protos`.
+pub fn protocol(value: &Value) -> Result<Protocol, ValueError> {
+    let number = match value {
+        Value::Text(name) => PROTOCOLS.iter().find(|known| known.0 == name).map(|known| known.1),
+        _ => integer::<u8>(value),
+    };
+    number.filter(|number| *number != OWN_PROTOCOL).map(Protocol).ok_or(ValueError::Protocol)
+}
+
+/// What Penstock writes on the routes that it installs; they are never mirrored back.
+const OWN_PROTOCOL: u8 = 80;
+
+/// As in `/etc/iproute2/rt_protos`.
+const PROTOCOLS: &[(&str, u8)] = &[
+    ("unspec", 0),
+    ("redirect", 1),
+    ("kernel", 2),
+    ("boot", 3),
+    ("static", 4),
+    ("gated", 8),
+    ("ra", 9),
+    ("mrt", 10),
+    ("zebra", 11),
+    ("bird", 12),
+    ("dnrouted", 13),
+    ("xorp", 14),
+    ("ntk", 15),
+    ("dhcp", 16),
+    ("keepalived", 18),
+    ("babel", 42),
+    ("ovn", 84),
+    ("openr", 99),
+    ("bgp", 186),
+    ("isis", 187),
+    ("ospf", 188),
+    ("rip", 189),
+    ("eigrp", 192),
+];

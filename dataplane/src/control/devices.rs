@@ -1,0 +1,474 @@
+//! What Penstock makes in the host: the devices of its tunnels, `penstock0`, and exported routes.
+//!
+//! All of it outlives a process that is killed, on purpose: what belongs to a tunnel must not
+//! leave in clear when nobody is there to encapsulate it. So everything here takes over what an earlier run
+//! left, and a clean stop removes it. It decides nothing: which devices and which
+//! routes there should be, control says.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use ipnet::IpNet;
+use sys::tun::{Kind, Tun};
+
+use super::host::{IfIndex, RouteKey, TunKind};
+use super::netlink::{self, Commander, ExportedRoute};
+
+/// The device that takes what a tunnel without one delivers to the host.
+pub const LOCAL_DEVICE: &str = "penstock0";
+
+/// Metric of exported routes: before any that a routing daemon installs (1 is the least that
+/// IPv6 has), since static routes come before mirrored ones.
+pub const EXPORT_METRIC: u32 = 1;
+
+/// A device could not be made as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Something else has the name.
+    #[error("cannot make the {} `{name}`: there is {} of that name already; delete it or name the tunnel otherwise", label(*.wanted), .found)]
+    Taken {
+        /// The name.
+        name: String,
+        /// What it should be.
+        wanted: TunKind,
+        /// What is there.
+        found: Found,
+    },
+    /// Another process holds the device.
+    #[error("the device `{name}` is in use by another program: is Penstock running already?")]
+    InUse {
+        /// The name.
+        name: String,
+    },
+    /// The `tun` driver refused.
+    #[error("cannot make the {} `{name}`: {source}", label(*.wanted))]
+    Open {
+        /// The name.
+        name: String,
+        /// What it should be.
+        wanted: TunKind,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// It vanished while it was being configured.
+    #[error("the device `{name}` was deleted while it was being configured")]
+    Vanished {
+        /// The name.
+        name: String,
+    },
+    /// An order to the kernel failed.
+    #[error(transparent)]
+    Netlink(#[from] netlink::Error),
+}
+
+/// What has the name that a device should get.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// A tunnel device of the other kind.
+    Tun(TunKind),
+    /// A virtual device, by its kind.
+    Kind(String),
+    /// A device that is not virtual.
+    Nic,
+}
+
+impl std::fmt::Display for Found {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tun(kind) => write!(f, "a {}", label(*kind)),
+            Self::Kind(kind) => write!(f, "a device of kind {kind}"),
+            Self::Nic => f.write_str("a network interface"),
+        }
+    }
+}
+
+fn label(kind: TunKind) -> &'static str {
+    match kind {
+        TunKind::Tun => "TUN device",
+        TunKind::Tap => "TAP device",
+    }
+}
+
+/// A device as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spec {
+    /// Its name, 1 to 15 octets.
+    pub name: String,
+    /// IP or Ethernet inside.
+    pub kind: TunKind,
+    /// Hardware address; for a TAP.
+    pub mac: Option<[u8; 6]>,
+    /// Octets of layer 3, 68 to 65,535; below 1,280 IPv6 is off.
+    pub mtu: u32,
+    /// All its addresses. Link-local ones (`fe80::/10`) are the kernel's and left alone.
+    pub addresses: Vec<IpNet>,
+}
+
+/// A tunnel's device, held open by this process. Dropping it leaves it to a later run.
+#[derive(Debug)]
+pub struct Device {
+    tun: Tun,
+    ifindex: IfIndex,
+}
+
+impl Device {
+    /// Makes the device, or takes over the one that an earlier run left, and makes it what
+    /// `spec` says. Nothing is touched that is so already.
+    ///
+    /// # Errors
+    /// [`Error`]; the device then may be half configured, and trying again is safe.
+    pub fn establish(spec: &Spec, commander: &mut Commander) -> Result<Self, Error> {
+        let name = &spec.name;
+        if let Some((_, link)) = commander.link(name)? {
+            let found = match (link.tun, link.kind) {
+                (Some(kind), _) if kind == spec.kind => None,
+                (Some(kind), _) => Some(Found::Tun(kind)),
+                (None, Some(kind)) => Some(Found::Kind(kind)),
+                (None, None) => Some(Found::Nic),
+            };
+            if let Some(found) = found {
+                return Err(Error::Taken { name: name.clone(), wanted: spec.kind, found });
+            }
+        }
+        let kind = match spec.kind {
+            TunKind::Tun => Kind::Tun,
+            TunKind::Tap => Kind::Tap,
+        };
+        let failed = |source: io::Error| match source.raw_os_error() {
+            Some(libc::EBUSY) => Error::InUse { name: name.clone() },
+            _ => Error::Open { name: name.clone(), wanted: spec.kind, source },
+        };
+        let tun = Tun::open(name, kind).map_err(failed)?;
+        tun.set_persistent(true).map_err(failed)?;
+        let (ifindex, _) = commander.link(name)?.ok_or_else(|| Error::Vanished { name: name.clone() })?;
+        let mut device = Self { tun, ifindex };
+        device.configure(spec, commander)?;
+        Ok(device)
+    }
+
+    /// Makes the device what a new `spec` says; of the same name and kind.
+    ///
+    /// # Errors
+    /// [`Error::Vanished`] and [`Error::Netlink`].
+    ///
+    /// # Panics
+    /// When `spec` is of another name or kind: that is another device.
+    pub fn configure(&mut self, spec: &Spec, commander: &mut Commander) -> Result<(), Error> {
+        assert_eq!(spec.name, self.tun.name());
+        let (ifindex, link) = commander.link(&spec.name)?.ok_or_else(|| Error::Vanished { name: spec.name.clone() })?;
+        assert_eq!(Some(spec.kind), link.tun);
+        self.ifindex = ifindex;
+        if let Some(mac) = spec.mac
+            && mac != link.mac
+        {
+            commander.set_mac(ifindex, mac)?;
+        }
+        // Before the addresses: IPv6 refuses them below an MTU of 1,280.
+        if spec.mtu != link.mtu {
+            commander.set_mtu(ifindex, spec.mtu)?;
+        }
+        let present = commander.addresses(ifindex)?;
+        for address in &present {
+            if !is_link_local(address) && !spec.addresses.contains(address) {
+                commander.delete_address(ifindex, *address)?;
+            }
+        }
+        for address in &spec.addresses {
+            if !present.contains(address) {
+                commander.add_address(ifindex, *address)?;
+            }
+        }
+        if !link.up {
+            commander.set_up(ifindex, true)?;
+        }
+        Ok(())
+    }
+
+    /// Its index.
+    pub fn ifindex(&self) -> IfIndex {
+        self.ifindex
+    }
+
+    /// The packets of it.
+    pub fn tun(&self) -> &Tun {
+        &self.tun
+    }
+
+    /// Deletes the device: a clean stop.
+    ///
+    /// # Errors
+    /// The kernel's, none of which is known.
+    pub fn remove(self) -> io::Result<()> {
+        // The kernel deletes it when the last descriptor goes.
+        self.tun.set_persistent(false)
+    }
+}
+
+impl AsFd for Device {
+    /// Readable when the host has sent a packet into the device.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.tun.as_fd()
+    }
+}
+
+fn is_link_local(address: &IpNet) -> bool {
+    matches!(address, IpNet::V6(net) if net.addr().is_unicast_link_local())
+}
+
+/// What [`export`] did.
+#[derive(Debug, Default)]
+pub struct Exported {
+    /// Routes that were added or changed.
+    pub set: Vec<RouteKey>,
+    /// Routes that were removed.
+    pub removed: Vec<RouteKey>,
+    /// What could not be done; all else was. EEXIST where a route of somebody else's has the key,
+    /// which is left alone.
+    pub failed: Vec<(RouteKey, netlink::Error)>,
+}
+
+/// Makes the kernel's routes of protocol 80 exactly those that are `wanted`: adds first,
+/// then removes, so that no packet finds neither the old nor the new. Touches nothing that is so
+/// already; safe to repeat, as is due when a link has come up again. With nothing wanted, a clean stop.
+///
+/// # Errors
+/// When the kernel's routes cannot be read; what fails for one route is in [`Exported::failed`].
+pub fn export(
+    wanted: impl IntoIterator<Item = ExportedRoute>,
+    commander: &mut Commander,
+) -> Result<Exported, netlink::Error> {
+    let mut present: BTreeMap<RouteKey, _> = commander.exported_routes()?.into_iter().collect();
+    let mut exported = Exported::default();
+    for mut route in wanted {
+        if route.key.prefix.addr().is_ipv6() && route.key.metric == 0 {
+            route.key.metric = IPV6_DEFAULT_METRIC;
+        }
+        let result = match present.remove(&route.key) {
+            Some(there) if route.is(&there) => continue,
+            // It is ours, so it may be replaced.
+            Some(_) => commander.replace_route(&route),
+            None => commander.add_route(&route),
+        };
+        match result {
+            Ok(()) => exported.set.push(route.key),
+            Err(error) => exported.failed.push((route.key, error)),
+        }
+    }
+    for key in present.into_keys() {
+        match commander.delete_route(&key) {
+            Ok(()) => exported.removed.push(key),
+            Err(error) => exported.failed.push((key, error)),
+        }
+    }
+    Ok(exported)
+}
+
+/// What the kernel makes of metric 0 in IPv6 (IP6_RT_PRIO_USER).
+const IPV6_DEFAULT_METRIC: u32 = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::super::host::{Host, MirroredRoute};
+    use super::super::netlink::tests::{eventually, in_namespace, ip};
+    use super::super::netlink::{Mirror, PROTOCOL, Target};
+    use super::*;
+
+    fn spec(name: &str, kind: TunKind) -> Spec {
+        Spec {
+            name: name.to_owned(),
+            kind,
+            mac: Some([2, 0, 0, 0, 0, 7]).filter(|_| kind == TunKind::Tap),
+            mtu: 1450,
+            addresses: ["192.0.2.1/30", "2001:db8::1/126"].map(|text| text.parse().expect("a prefix")).to_vec(),
+        }
+    }
+
+    /// Addresses of a device without the kernel's own.
+    fn addresses(host: &Host, ifindex: IfIndex) -> Vec<IpNet> {
+        host.addresses_of(ifindex).filter(|address| !is_link_local(address)).collect()
+    }
+
+    #[test]
+    fn a_device_is_made_as_specified_survives_its_program_and_is_taken_over() {
+        in_namespace(|| {
+            for kind in [TunKind::Tun, TunKind::Tap] {
+                let spec = spec("aws-a", kind);
+                let mut commander = Commander::open().expect("in the namespace");
+                let device = Device::establish(&spec, &mut commander).expect("free");
+                let ifindex = device.ifindex();
+                let host = |what: &str| {
+                    let mirror = Mirror::open().expect(what);
+                    let host = mirror.host().clone();
+                    assert_eq!(addresses(&host, ifindex), spec.addresses, "{what}");
+                    let link = &host.links[&ifindex];
+                    assert_eq!((link.tun, link.mtu, link.up), (Some(kind), 1450, true));
+                    if let Some(mac) = spec.mac {
+                        assert_eq!(link.mac, mac);
+                    }
+                };
+                host("new");
+                let error = Device::establish(&spec, &mut commander).expect_err("in use");
+                assert!(matches!(error, Error::InUse { .. }), "{error}");
+
+                drop(device);
+                host("left alone");
+                let mut mirror = Mirror::open().expect("in the namespace");
+                let device = eventually(|| match Device::establish(&spec, &mut commander) {
+                    Err(Error::InUse { .. }) => None,
+                    other => Some(other.expect("left by us")),
+                });
+                assert_eq!(device.ifindex(), ifindex);
+                host("taken over");
+                // Carrier comes back with the program; nothing else was touched.
+                let changes = mirror.poll().expect("the kernel answers");
+                assert!(changes.addresses.is_empty(), "{changes:?}");
+
+                device.remove().expect("ours");
+                eventually(|| {
+                    let link = commander.link("aws-a").expect("asked");
+                    link.is_none().then_some(())
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn what_an_earlier_run_or_a_hand_left_otherwise_is_put_right() {
+        in_namespace(|| {
+            let spec = spec("aws-a", TunKind::Tap);
+            ip("tuntap add dev aws-a mode tap");
+            ip("link set aws-a mtu 9000 up");
+            ip("address add 203.0.113.1/24 dev aws-a");
+            ip("address add 192.0.2.1/24 dev aws-a");
+            let mut commander = Commander::open().expect("in the namespace");
+            let mut device = Device::establish(&spec, &mut commander).expect("a TAP, unused");
+            let mirror = Mirror::open().expect("in the namespace");
+            assert_eq!(addresses(mirror.host(), device.ifindex()), spec.addresses);
+            assert_eq!(mirror.host().links[&device.ifindex()].mtu, 1450);
+
+            let mut changed = spec.clone();
+            changed.mtu = 1400;
+            changed.addresses.pop();
+            device.configure(&changed, &mut commander).expect("legal");
+            let mirror = Mirror::open().expect("in the namespace");
+            assert_eq!(addresses(mirror.host(), device.ifindex()), changed.addresses);
+            assert_eq!(mirror.host().links[&device.ifindex()].mtu, 1400);
+        });
+    }
+
+    #[test]
+    fn a_device_of_another_kind_is_left_alone_and_named() {
+        in_namespace(|| {
+            ip("link add taken type veth peer name other");
+            ip("tuntap add dev wrong mode tun");
+            let mut commander = Commander::open().expect("in the namespace");
+            let cases = [("taken", "a device of kind veth"), ("wrong", "a TUN device"), ("lo", "a network interface")];
+            for (name, found) in cases {
+                let error = Device::establish(&spec(name, TunKind::Tap), &mut commander).expect_err("something else");
+                assert_eq!(
+                    error.to_string(),
+                    format!(
+                        "cannot make the TAP device `{name}`: there is {found} of that name already; \
+                         delete it or name the tunnel otherwise"
+                    )
+                );
+                assert!(commander.link(name).expect("asked").is_some());
+            }
+        });
+    }
+
+    fn route(prefix: &str, table: u32, target: Target) -> ExportedRoute {
+        ExportedRoute {
+            key: RouteKey { table, prefix: prefix.parse().expect("a prefix"), tos: 0, metric: EXPORT_METRIC },
+            target,
+        }
+    }
+
+    fn of_ours() -> BTreeMap<RouteKey, MirroredRoute> {
+        let mirror = Mirror::open().expect("in the namespace");
+        let mut routes = mirror.host().routes.clone();
+        routes.retain(|_, route| route.protocol == PROTOCOL);
+        routes
+    }
+
+    #[test]
+    fn exported_routes_are_exactly_those_wanted() {
+        in_namespace(|| {
+            let mut commander = Commander::open().expect("in the namespace");
+            let spec = spec("aws-a", TunKind::Tun);
+            let device = Device::establish(&spec, &mut commander).expect("free");
+            let out = Target::Device(device.ifindex());
+            ip("route add unreachable 203.0.113.0/24 metric 9 proto static");
+            let mut wanted = vec![
+                route("198.51.100.0/24", 254, out),
+                route("198.18.0.0/15", 1001, Target::Unreachable),
+                route("2001:db8:1::/48", 254, out),
+                route("2001:db8:2::/48", 1001, Target::Blackhole),
+                route("0.0.0.0/0", 1001, out),
+            ];
+            let exported = export(wanted.clone(), &mut commander).expect("readable");
+            assert!(exported.failed.is_empty(), "{:?}", exported.failed);
+            assert_eq!((exported.set.len(), exported.removed.len()), (5, 0));
+            let present = of_ours();
+            assert_eq!(present.len(), 5);
+            for route in &wanted {
+                assert!(route.is(&present[&route.key]), "{route:?}");
+            }
+
+            // Nothing to do.
+            let exported = export(wanted.clone(), &mut commander).expect("readable");
+            assert!(exported.set.is_empty() && exported.removed.is_empty());
+
+            // One changed, one gone, one new, and one that somebody added under our number.
+            ip("route add unreachable 192.0.2.128/25 proto 80");
+            wanted[0].target = Target::Unreachable;
+            wanted[2].target = Target::Unreachable;
+            wanted.pop();
+            wanted.push(route("2001:db8:3::/48", 254, out));
+            let exported = export(wanted.clone(), &mut commander).expect("readable");
+            assert!(exported.failed.is_empty(), "{:?}", exported.failed);
+            assert_eq!((exported.set.len(), exported.removed.len()), (3, 2));
+            let present = of_ours();
+            assert_eq!(present.len(), 5);
+            for route in &wanted {
+                assert!(route.is(&present[&route.key]), "{route:?}");
+            }
+
+            // The kernel takes IPv4 routes away with the link, and we put them back.
+            ip("link set aws-a down");
+            ip("link set aws-a up");
+            wanted.push(route("198.51.100.128/25", 254, out));
+            export(wanted.clone(), &mut commander).expect("readable");
+            assert_eq!(of_ours().len(), 6);
+
+            let exported = export([], &mut commander).expect("readable");
+            assert!(exported.failed.is_empty(), "{:?}", exported.failed);
+            assert_eq!(exported.removed.len(), 6);
+            assert!(of_ours().is_empty());
+            let mirror = Mirror::open().expect("in the namespace");
+            let foreign = RouteKey { metric: 9, ..route("203.0.113.0/24", 254, out).key };
+            assert!(mirror.host().routes.contains_key(&foreign));
+        });
+    }
+
+    #[test]
+    fn a_route_of_somebody_elses_is_not_overwritten_and_the_others_are_exported() {
+        in_namespace(|| {
+            ip("link set lo up");
+            ip("route add 198.51.100.0/24 dev lo proto static metric 1");
+            let mut commander = Commander::open().expect("in the namespace");
+            let wanted =
+                [route("198.51.100.0/24", 254, Target::Unreachable), route("203.0.113.0/24", 254, Target::Unreachable)];
+            let exported = export(wanted, &mut commander).expect("readable");
+            assert_eq!(exported.set, [wanted[1].key]);
+            let [(key, error)] = &exported.failed[..] else { panic!("{:?}", exported.failed) };
+            assert_eq!(*key, wanted[0].key);
+            assert_eq!(
+                error.to_string(),
+                "cannot add the route unreachable 198.51.100.0/24 in table 254: File exists (os error 17)"
+            );
+            assert_eq!(of_ours().len(), 1);
+        });
+    }
+}

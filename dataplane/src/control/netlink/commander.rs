@@ -1,0 +1,431 @@
+//! Orders to the kernel, each acknowledged before the next.
+
+use std::io;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NetlinkPayload};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::neighbour::{
+    NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope, RouteType};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use sys::poll::{PollFd, PollFlags};
+
+use super::{Channel, Error, Order, failure, message};
+use crate::control::host::{IfIndex, Link, MirroredRoute, Neigh, NeighState, RouteKey, RouteKind};
+
+/// RTPROT_*, who installed a route: the number of what Penstock exports.
+pub const PROTOCOL: u8 = 80;
+
+/// Where an exported route leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// Out of that device.
+    Device(IfIndex),
+    /// Nowhere, answered with ICMP unreachable.
+    Unreachable,
+    /// Nowhere, in silence.
+    Blackhole,
+}
+
+/// A route that Penstock keeps in a kernel table. IPv6 has no metric 0: the kernel makes it 1,024.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ExportedRoute {
+    /// Which route.
+    pub key: RouteKey,
+    /// Where it leads.
+    pub target: Target,
+}
+
+/// Configures links, addresses, routes and neighbours of the network namespace in which it was
+/// opened. Needs CAP_NET_ADMIN for all but reading. Waits for the kernel's answer, microseconds.
+pub struct Commander(Channel);
+
+impl Commander {
+    /// # Errors
+    /// [`Error::Open`].
+    pub fn open() -> Result<Self, Error> {
+        let channel = Channel::open().map_err(Error::Open)?;
+        // The largest dump that is asked for here comes as fast as it is read.
+        Ok(Self(channel))
+    }
+
+    /// The link of that name, if there is one.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for a name that cannot be one.
+    pub fn link(&mut self, name: &str) -> Result<Option<(IfIndex, Link)>, Error> {
+        let mut request = LinkMessage::default();
+        request.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        let mut found = None;
+        let result = self.exchange(RouteNetlinkMessage::GetLink(request), 0, |answer| {
+            if let RouteNetlinkMessage::NewLink(link) = answer {
+                found = message::link(link);
+            }
+        });
+        match result {
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+            other => refused(other, || format!("look up {name}")).map(|()| found),
+        }
+    }
+
+    /// Switches a link on or off.
+    ///
+    /// # Errors
+    /// [`Error::Refused`].
+    pub fn set_up(&mut self, ifindex: IfIndex, up: bool) -> Result<(), Error> {
+        let mut request = LinkMessage::default();
+        request.header.index = ifindex;
+        request.header.change_mask = LinkFlags::Up;
+        if up {
+            request.header.flags = LinkFlags::Up;
+        }
+        let state = if up { "up" } else { "down" };
+        self.order(RouteNetlinkMessage::SetLink(request), 0, || format!("set {} {state}", name(ifindex)))
+    }
+
+    /// Sets the MTU of a link, in octets of layer 3.
+    ///
+    /// # Errors
+    /// [`Error::Refused`]: EINVAL outside what the driver allows.
+    pub fn set_mtu(&mut self, ifindex: IfIndex, mtu: u32) -> Result<(), Error> {
+        self.set_link(ifindex, LinkAttribute::Mtu(mtu), || format!("set the MTU of {} to {mtu}", name(ifindex)))
+    }
+
+    /// Sets the hardware address of a link.
+    ///
+    /// # Errors
+    /// [`Error::Refused`]: EADDRNOTAVAIL for a group address, EOPNOTSUPP on a TUN.
+    pub fn set_mac(&mut self, ifindex: IfIndex, mac: [u8; 6]) -> Result<(), Error> {
+        self.set_link(ifindex, LinkAttribute::Address(mac.to_vec()), || format!("set the MAC of {}", name(ifindex)))
+    }
+
+    /// Puts an address on a link; nothing if it is there. IPv6 addresses are used at once, without
+    /// duplicate address detection: there is nobody to ask at the end of a tunnel, and
+    /// daemons could not bind for a second.
+    ///
+    /// # Errors
+    /// [`Error::Refused`].
+    pub fn add_address(&mut self, ifindex: IfIndex, address: IpNet) -> Result<(), Error> {
+        let mut request = address_message(ifindex, address);
+        if address.addr().is_ipv6() {
+            request.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        }
+        self.order(RouteNetlinkMessage::NewAddress(request), NLM_F_CREATE | NLM_F_REPLACE, || {
+            format!("put the address {address} on {}", name(ifindex))
+        })
+    }
+
+    /// Takes an address off a link; nothing if it is not there.
+    ///
+    /// # Errors
+    /// [`Error::Refused`].
+    pub fn delete_address(&mut self, ifindex: IfIndex, address: IpNet) -> Result<(), Error> {
+        let request = RouteNetlinkMessage::DelAddress(address_message(ifindex, address));
+        let result = self.order(request, 0, || format!("take the address {address} off {}", name(ifindex)));
+        unless(result, &[libc::EADDRNOTAVAIL])
+    }
+
+    /// The addresses of a link.
+    ///
+    /// # Errors
+    /// [`Error::Dump`].
+    pub fn addresses(&mut self, ifindex: IfIndex) -> Result<Vec<IpNet>, Error> {
+        let mut request = AddressMessage::default();
+        request.header.index = ifindex;
+        let mut addresses = Vec::new();
+        self.dump("addresses", RouteNetlinkMessage::GetAddress(request), |answer| {
+            if let RouteNetlinkMessage::NewAddress(found) = answer
+                    && let Some(((index, address), _)) = message::address(found)
+                    // IPv4 lists all of them to whom it cannot filter for.
+                    && index == ifindex
+            {
+                addresses.push(address);
+            }
+        })?;
+        Ok(addresses)
+    }
+
+    /// Adds a route, of protocol [`PROTOCOL`].
+    ///
+    /// # Errors
+    /// [`Error::Refused`]: EEXIST when there is one of that key already, whoever installed it.
+    pub fn add_route(&mut self, route: &ExportedRoute) -> Result<(), Error> {
+        self.order(RouteNetlinkMessage::NewRoute(route_message(route)), NLM_F_CREATE | NLM_F_EXCL, || {
+            format!("add the route {}", described(route))
+        })
+    }
+
+    /// Puts a route in the place of the one with that key, whoever installed that, or adds it.
+    ///
+    /// # Errors
+    /// [`Error::Refused`].
+    pub fn replace_route(&mut self, route: &ExportedRoute) -> Result<(), Error> {
+        self.order(RouteNetlinkMessage::NewRoute(route_message(route)), NLM_F_CREATE | NLM_F_REPLACE, || {
+            format!("set the route {}", described(route))
+        })
+    }
+
+    /// Deletes the route of that key and of protocol [`PROTOCOL`], wherever it leads; nothing
+    /// if there is none.
+    ///
+    /// # Errors
+    /// [`Error::Refused`].
+    pub fn delete_route(&mut self, key: &RouteKey) -> Result<(), Error> {
+        let mut request = bare_route(key);
+        // "Any" of the kinds and scopes that there are.
+        request.header.kind = RouteType::Unspec;
+        request.header.scope = RouteScope::NoWhere;
+        let result = self.order(RouteNetlinkMessage::DelRoute(request), 0, || {
+            format!("delete the route {} from table {}", key.prefix, key.table)
+        });
+        unless(result, &[libc::ESRCH, libc::ENOENT])
+    }
+
+    /// Every route of protocol [`PROTOCOL`], of both families and all tables.
+    ///
+    /// # Errors
+    /// [`Error::Dump`].
+    pub fn exported_routes(&mut self) -> Result<Vec<(RouteKey, MirroredRoute)>, Error> {
+        let mut routes = Vec::new();
+        for (family, what) in [(AddressFamily::Inet, "IPv4 routes"), (AddressFamily::Inet6, "IPv6 routes")] {
+            let mut request = RouteMessage::default();
+            request.header.address_family = family;
+            request.header.protocol = PROTOCOL.into();
+            self.dump(what, RouteNetlinkMessage::GetRoute(request), |answer| {
+                if let RouteNetlinkMessage::NewRoute(found) = answer
+                    && let Some((key, route)) = message::route(found)
+                    && route.protocol == PROTOCOL
+                {
+                    routes.push((key, route));
+                }
+            })?;
+        }
+        Ok(routes)
+    }
+
+    /// Asks the kernel to resolve a neighbour, as if it had a packet for it (NTF_USE): starts
+    /// resolution or, when it is stale, has it confirmed. Undoes [`manage`](Self::manage).
+    ///
+    /// `known` is what the mirror knows of it. What was set by hand or needs no resolution
+    /// is left alone, since the request would unset it: then `false`.
+    ///
+    /// # Errors
+    /// [`Error::Refused`].
+    pub fn resolve(&mut self, ifindex: IfIndex, address: IpAddr, known: Option<&Neigh>) -> Result<bool, Error> {
+        self.ask(ifindex, address, known, None, "resolve")
+    }
+
+    /// Has the kernel keep a neighbour resolved from now on, by probing it before it goes
+    /// stale (NTF_EXT_MANAGED, Linux 5.16). Asked again it changes nothing.
+    ///
+    /// `known` as in [`resolve`](Self::resolve).
+    ///
+    /// # Errors
+    /// [`Error::Refused`].
+    pub fn manage(&mut self, ifindex: IfIndex, address: IpAddr, known: Option<&Neigh>) -> Result<bool, Error> {
+        let managed = NeighbourExtFlags::Managed;
+        self.ask(ifindex, address, known, Some(managed), "keep resolved")
+    }
+
+    /// Forgets a neighbour; nothing if it is not known.
+    ///
+    /// # Errors
+    /// [`Error::Refused`].
+    pub fn delete_neighbour(&mut self, ifindex: IfIndex, address: IpAddr) -> Result<(), Error> {
+        let request = RouteNetlinkMessage::DelNeighbour(neighbour_message(ifindex, address));
+        let result = self.order(request, 0, || format!("delete the neighbour {address} of {}", name(ifindex)));
+        unless(result, &[libc::ENOENT])
+    }
+
+    fn ask(
+        &mut self,
+        ifindex: IfIndex,
+        address: IpAddr,
+        known: Option<&Neigh>,
+        managed: Option<NeighbourExtFlags>,
+        verb: &str,
+    ) -> Result<bool, Error> {
+        if known.is_some_and(|known| matches!(known.state, NeighState::Permanent | NeighState::Noarp)) {
+            return Ok(false);
+        }
+        let mut request = neighbour_message(ifindex, address);
+        match managed {
+            Some(flags) => request.attributes.push(NeighbourAttribute::ExtFlags(flags)),
+            None => request.header.flags = NeighbourFlags::Use,
+        }
+        self.order(RouteNetlinkMessage::NewNeighbour(request), NLM_F_CREATE | NLM_F_REPLACE, || {
+            format!("{verb} the neighbour {address} on {}", name(ifindex))
+        })?;
+        Ok(true)
+    }
+
+    fn set_link(
+        &mut self,
+        ifindex: IfIndex,
+        attribute: LinkAttribute,
+        order: impl FnOnce() -> String,
+    ) -> Result<(), Error> {
+        let mut request = LinkMessage::default();
+        request.header.index = ifindex;
+        request.attributes.push(attribute);
+        self.order(RouteNetlinkMessage::SetLink(request), 0, order)
+    }
+
+    fn order(&mut self, request: RouteNetlinkMessage, flags: u16, order: impl FnOnce() -> String) -> Result<(), Error> {
+        refused(self.exchange(request, flags | NLM_F_ACK, |_| {}), order)
+    }
+
+    fn dump(
+        &mut self,
+        what: &'static str,
+        request: RouteNetlinkMessage,
+        each: impl FnMut(&RouteNetlinkMessage),
+    ) -> Result<(), Error> {
+        match self.exchange(request, NLM_F_DUMP, each) {
+            Ok(()) => Ok(()),
+            // A kernel without IPv6 has none of its tables.
+            Err(source) if matches!(source.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EAFNOSUPPORT)) => Ok(()),
+            Err(source) => Err(Error::Dump { what, source }),
+        }
+    }
+
+    /// Sends a request and reads its answers to the end: an acknowledgement, the end of a
+    /// dump, or the one message that answers a plain question.
+    fn exchange(
+        &mut self,
+        request: RouteNetlinkMessage,
+        flags: u16,
+        mut each: impl FnMut(&RouteNetlinkMessage),
+    ) -> io::Result<()> {
+        let plain = flags & (NLM_F_DUMP | NLM_F_ACK) == 0;
+        let sequence = self.0.send(request, flags)?;
+        let deadline = Instant::now() + TIMEOUT;
+        let mut outcome = None;
+        while outcome.is_none() {
+            let mut messages = Vec::new();
+            if !self.0.receive(|message| messages.push(message))? {
+                let left = deadline.checked_duration_since(Instant::now()).ok_or(io::ErrorKind::TimedOut)?;
+                let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
+                sys::poll::poll(&mut fds, Some(left))?;
+            }
+            // What belongs to an earlier request that timed out is passed over.
+            for message in messages.iter().flatten() {
+                if !self.0.answers(message, sequence) {
+                    continue;
+                }
+                match &message.payload {
+                    NetlinkPayload::Done(_) | NetlinkPayload::Error(_) => {
+                        outcome = Some(failure(&message.payload).map_or(Ok(()), Err));
+                    }
+                    NetlinkPayload::InnerMessage(inner) => {
+                        each(inner);
+                        if plain {
+                            outcome = Some(Ok(()));
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+        outcome.unwrap_or(Ok(()))
+    }
+}
+
+/// The kernel answers as it takes a request; only a machine without memory keeps us waiting.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+fn refused(result: io::Result<()>, order: impl FnOnce() -> String) -> Result<(), Error> {
+    result.map_err(|source| Error::Refused { order: Order(order().into()), source })
+}
+
+/// Takes a refusal for success if it says that all is as it should be already.
+fn unless(result: Result<(), Error>, fine: &[i32]) -> Result<(), Error> {
+    match result {
+        Err(error) if error.errno().is_some_and(|errno| fine.contains(&errno)) => Ok(()),
+        other => other,
+    }
+}
+
+/// How an error message names a link.
+fn name(ifindex: IfIndex) -> String {
+    sys::netdev::name(ifindex).unwrap_or_else(|_| format!("interface {ifindex}"))
+}
+
+fn described(route: &ExportedRoute) -> String {
+    let RouteKey { prefix, table, .. } = route.key;
+    match route.target {
+        Target::Device(ifindex) => format!("{prefix} via {} in table {table}", name(ifindex)),
+        Target::Unreachable => format!("unreachable {prefix} in table {table}"),
+        Target::Blackhole => format!("blackhole {prefix} in table {table}"),
+    }
+}
+
+fn address_message(ifindex: IfIndex, address: IpNet) -> AddressMessage {
+    let mut request = AddressMessage::default();
+    request.header.family = message::family(address.addr());
+    request.header.prefix_len = address.prefix_len();
+    request.header.index = ifindex;
+    request.header.scope = AddressScope::Universe;
+    request.attributes.push(AddressAttribute::Local(address.addr()));
+    request.attributes.push(AddressAttribute::Address(address.addr()));
+    request
+}
+
+fn neighbour_message(ifindex: IfIndex, address: IpAddr) -> NeighbourMessage {
+    let mut request = NeighbourMessage::default();
+    request.header.family = message::family(address);
+    request.header.ifindex = ifindex;
+    request.header.state = NeighbourState::None;
+    request.attributes.push(NeighbourAttribute::Destination(address.into()));
+    request
+}
+
+fn bare_route(key: &RouteKey) -> RouteMessage {
+    let mut request = RouteMessage::default();
+    let header = &mut request.header;
+    header.address_family = message::family(key.prefix.addr());
+    header.destination_prefix_length = key.prefix.prefix_len();
+    header.tos = key.tos;
+    header.protocol = PROTOCOL.into();
+    let destination = match key.prefix.network() {
+        IpAddr::V4(address) => RouteAddress::Inet(address),
+        IpAddr::V6(address) => RouteAddress::Inet6(address),
+    };
+    request.attributes.push(RouteAttribute::Destination(destination));
+    // The header's table has eight bits, the attribute all 32.
+    request.attributes.push(RouteAttribute::Table(key.table));
+    request.attributes.push(RouteAttribute::Priority(key.metric));
+    request
+}
+
+fn route_message(route: &ExportedRoute) -> RouteMessage {
+    let mut request = bare_route(&route.key);
+    // On-link where it has a device; IPv6 has no scopes and takes any.
+    (request.header.kind, request.header.scope) = match route.target {
+        Target::Device(_) => (RouteType::Unicast, RouteScope::Link),
+        Target::Unreachable => (RouteType::Unreachable, RouteScope::Universe),
+        Target::Blackhole => (RouteType::BlackHole, RouteScope::Universe),
+    };
+    if let Target::Device(ifindex) = route.target {
+        request.attributes.push(RouteAttribute::Oif(ifindex));
+    }
+    request
+}
+
+impl ExportedRoute {
+    /// Whether the kernel's route is this one.
+    pub(crate) fn is(&self, route: &MirroredRoute) -> bool {
+        let leads = match self.target {
+            Target::Unreachable => return route.kind == RouteKind::Unreachable,
+            Target::Blackhole => return route.kind == RouteKind::Blackhole,
+            Target::Device(ifindex) => ifindex,
+        };
+        route.kind == RouteKind::Unicast
+            && matches!(route.next_hops.as_slice(), [hop] if hop.ifindex == Some(leads) && hop.gateway.is_none())
+    }
+}

@@ -1,0 +1,79 @@
+//! AF_XDP: one queue of an interface.
+
+use super::Driver;
+use crate::packet::{Batch, Packet, PortId, Stock, Time};
+use std::os::fd::{AsFd, BorrowedFd};
+use xsk::{Kick, Socket};
+
+/// A socket as a port.
+pub struct Xdp {
+    socket: Socket,
+    /// The peer leaves transport checksums to hardware (veth, virtio).
+    unfinished: bool,
+    /// The last kick says that the kernel wants another.
+    again: bool,
+}
+
+impl Xdp {
+    /// Over a bound socket. `unfinished`: the interface's peer may be a kernel that counts on checksum offload.
+    pub fn new(socket: Socket, unfinished: bool) -> Self {
+        Self { socket, unfinished, again: false }
+    }
+
+    /// The socket, for its statistics.
+    pub const fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    /// Whether sent packets still wait for a kick.
+    pub const fn is_pending(&self) -> bool {
+        self.again
+    }
+}
+
+impl Driver for Xdp {
+    #[inline]
+    fn receive(&mut self, port: PortId, stock: &mut Stock, batch: &mut Batch, now: Time) -> u64 {
+        let mut count = 0;
+        while batch.room() > 0
+            && let Some(frame) = self.socket.receive()
+        {
+            frame.prefetch();
+            batch.push(stock.wrap(frame, port, self.unfinished, now));
+            count += 1;
+        }
+        if count > 0 {
+            self.socket.refill(&mut stock.frames);
+        }
+        0
+    }
+
+    #[inline]
+    fn room(&self) -> usize {
+        self.socket.tx_room()
+    }
+
+    #[inline]
+    fn send(&mut self, packet: Box<Packet>, stock: &mut Stock) {
+        self.socket.send(stock.unwrap(packet));
+    }
+
+    #[inline]
+    fn flush(&mut self, stock: &mut Stock) -> bool {
+        let kicked = self.socket.flush();
+        self.socket.reap(&mut stock.frames);
+        // A fill ring that ran dry while the pool was empty is filled when there are frames again.
+        self.socket.refill(&mut stock.frames);
+        let woken = self.socket.wake_rx();
+        self.again = matches!(kicked, Ok(Kick::Again));
+        kicked.is_ok() && woken.is_ok()
+    }
+
+    fn wait_on(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.socket.as_fd())
+    }
+
+    fn close(self, stock: &mut Stock) {
+        self.socket.close(&mut stock.frames);
+    }
+}

@@ -1,0 +1,169 @@
+//! Every way off the page. Counters, ICMP errors owed, `show` and tests come from these lists.
+
+use super::AdjacencyId;
+
+/// Why a packet leaves the page before its queue. Stages only return it; `slow` settles it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It ends here.
+    Drop(DropReason),
+    /// It is for the host: written to a device of the kernel.
+    Punt(PuntReason),
+    /// Too long for the adjacency, and may be cut.
+    Fragment,
+    /// It waits for a neighbour of this adjacency.
+    Hold(AdjacencyId),
+    /// The tables moved on while it waited: routed again.
+    Reroute,
+}
+
+/// What the sender of a dropped packet has a right to hear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owed {
+    /// Time exceeded in transit.
+    TimeExceeded,
+    /// Network unreachable, or no route.
+    NetUnreachable,
+    /// Host or address unreachable.
+    HostUnreachable,
+    /// Communication administratively prohibited.
+    Prohibited,
+    /// Fragmentation needed, or packet too big, with the MTU of the packet's adjacency.
+    TooBig,
+}
+
+/// Declares a closed list with its names, from one place.
+macro_rules! reasons {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name { $($(#[$doc])* $variant,)+ }
+
+        impl $name {
+            /// All, in the order of declaration.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+            /// How many there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// As `show`, `replay` and metrics call it.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Why a packet was dropped.
+    DropReason {
+        /// Shorter than its own headers say it is (RFC 1812 §5.2.2).
+        Truncated = "truncated",
+        /// Neither IPv4 nor IPv6, where no device takes it.
+        NotIp = "not_ip",
+        /// A VLAN tag that no interface has.
+        UnknownVlan = "unknown_vlan",
+        /// The IP version is not the one that the link layer announced (RFC 1812 §5.2.2 (3)).
+        BadVersion = "bad_version",
+        /// The IPv4 header length is below 20 octets or beyond the packet (RFC 1812 §5.2.2 (4)).
+        BadHeaderLength = "bad_header_length",
+        /// Total length is below the header length (RFC 1812 §5.2.2 (5)).
+        BadLength = "bad_length",
+        /// The IPv4 header checksum is wrong (RFC 1812 §5.2.2 (2)).
+        BadChecksum = "bad_checksum",
+        /// A source that nobody may send from: 0/8, 127/8, 224/3, ::, ::1, ff00::/8 (RFC 1812 §5.3.7), a group
+        /// MAC's, or one of our own addresses.
+        MartianSource = "martian_source",
+        /// A destination that no router forwards to: 0/8, 127/8, group, limited broadcast, link-local.
+        MartianDestination = "martian_destination",
+        /// TTL or hop limit runs out here (RFC 1812 §5.3.1). Owes Time Exceeded (§5.2.7.3).
+        TtlExpired = "ttl_expired",
+        /// No route. Owes Destination Unreachable.
+        NoRoute = "no_route",
+        /// The route says `blackhole`: silence.
+        Blackhole = "blackhole",
+        /// The route says `unreachable`. Owes Destination Unreachable.
+        Unreachable = "unreachable",
+        /// The route says `prohibit`. Owes Communication Administratively Prohibited.
+        Prohibited = "prohibited",
+        /// IPv4 with DF, too long for the way out. Owes Fragmentation Needed (RFC 1191).
+        FragmentationNeeded = "fragmentation_needed",
+        /// IPv6, too long for the way out. Owes Packet Too Big (RFC 8201).
+        PacketTooBig = "packet_too_big",
+        /// The neighbour did not answer. Owes Host Unreachable.
+        NeighbourUnresolved = "neighbour_unresolved",
+        /// Too many packets wait for the neighbour.
+        HoldFull = "hold_full",
+        /// The adjacency was taken away while the packet waited.
+        AdjacencyGone = "adjacency_gone",
+        /// For the host, but no device leads there.
+        NoLocalPath = "no_local_path",
+        /// The device did not take it.
+        DeviceFull = "device_full",
+        /// The queue of the way out is full.
+        QueueFull = "queue_full",
+        /// No frame was left.
+        NoFrame = "no_frame",
+        /// Longer than a driver can send, headers included.
+        TooLong = "too_long",
+        /// The port went away with packets waiting for it.
+        PortDown = "port_down",
+        /// A fragment of an outer packet: not reassembled.
+        OuterFragment = "outer_fragment",
+        /// The outer UDP length is inconsistent, or the tunnel header is cut.
+        TunnelTruncated = "tunnel_truncated",
+        /// The outer UDP checksum is wrong.
+        TunnelChecksum = "tunnel_checksum",
+        /// The tunnel header lacks what its RFC asks for (VXLAN: the I flag, RFC 7348 §5).
+        TunnelHeader = "tunnel_header",
+        /// From the tunnel's other end, but no such identifier.
+        UnknownVni = "unknown_vni",
+        /// Ethernet inside, addressed to somebody else.
+        NotOurMac = "not_our_mac",
+        /// The inner source is not among the tunnel's `allowed_sources`.
+        SpoofedSource = "spoofed_source",
+        /// Congestion was marked outside and the inner packet cannot carry the mark (RFC 6040 §4.2).
+        EcnNotCapable = "ecn_not_capable",
+    }
+}
+
+reasons! {
+    /// Why a packet was handed to the kernel.
+    PuntReason {
+        /// Its destination is an address of the host.
+        Local = "local",
+        /// Not IP, or addressed to a link-layer group, inside a tunnel with a device.
+        Link = "link",
+        /// Its route leaves by a device that is not ours.
+        KernelRoute = "kernel_route",
+    }
+}
+
+impl DropReason {
+    /// What its sender is owed.
+    pub const fn owes(self) -> Option<Owed> {
+        match self {
+            Self::TtlExpired => Some(Owed::TimeExceeded),
+            Self::NoRoute | Self::Unreachable => Some(Owed::NetUnreachable),
+            Self::Prohibited => Some(Owed::Prohibited),
+            Self::NeighbourUnresolved => Some(Owed::HostUnreachable),
+            Self::FragmentationNeeded | Self::PacketTooBig => Some(Owed::TooBig),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_the_variants_in_snake_case_and_none_is_used_twice() {
+        let mut names: Vec<_> = DropReason::ALL.iter().map(|r| r.name()).collect();
+        for (reason, name) in DropReason::ALL.iter().zip(&names) {
+            assert_eq!(format!("{reason:?}").to_lowercase(), name.replace('_', ""));
+        }
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), DropReason::COUNT);
+    }
+}

@@ -1,0 +1,367 @@
+//! What a router asks of every IP packet, once: RFC 1812 §5.2.2 and RFC 8200; and what it changes in it.
+
+use super::{DropReason, Exit, Family, Origin, Packet, Traits};
+use wire::checksum::{Sum, update};
+use wire::{Be16, Ipv4, Ipv6, Ipv6Fragment, Octets, Tcp, Udp, header_mut, is_extension, protocol};
+
+use DropReason::{
+    BadChecksum, BadHeaderLength, BadLength, BadVersion, FragmentationNeeded, MartianDestination, MartianSource,
+    PacketTooBig, Truncated, TtlExpired,
+};
+
+/// Extension headers that are followed in search of the transport header.
+const EXTENSIONS: usize = 8;
+
+impl Packet {
+    /// Checks the IP header at `l3`, whose family the layer below has announced, and fills in what later stages
+    /// ask for. Octets behind the IP packet (Ethernet padding) are cut off.
+    ///
+    /// # Errors
+    ///
+    /// The drop whose RFC clause the header violates.
+    #[inline(always)]
+    pub fn parse(&mut self) -> Result<(), Exit> {
+        match self.family {
+            Family::V4 => self.parse_v4(),
+            Family::V6 => self.parse_v6(),
+        }?;
+        if self.traits.has(Traits::UNFINISHED) {
+            self.finish_checksum();
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn parse_v4(&mut self) -> Result<(), Exit> {
+        let l3 = usize::from(self.l3);
+        let octets = self.frame.bytes();
+        let header: &Ipv4 = octets.header(l3).ok_or(Exit::Drop(Truncated))?;
+        // RFC 1812 §5.2.2: (3) version, (4) header length, (5) total length, (2) checksum.
+        if header.version_ihl != 0x45 {
+            if header.version() != 4 {
+                return Err(Exit::Drop(BadVersion));
+            }
+            if header.header_length() < Ipv4::SIZE {
+                return Err(Exit::Drop(BadHeaderLength));
+            }
+        }
+        let header_length = header.header_length();
+        let total = usize::from(header.total_length.value());
+        if total < header_length {
+            return Err(Exit::Drop(BadLength));
+        }
+        let Some(whole) = octets.get(l3..l3 + header_length) else { return Err(Exit::Drop(Truncated)) };
+        let sum = match whole.first_chunk::<{ Ipv4::SIZE }>() {
+            Some(plain) if header_length == Ipv4::SIZE => sum_of_plain(plain),
+            _ => {
+                let mut sum = Sum::new();
+                sum.add(whole);
+                sum.folded()
+            }
+        };
+        if sum != 0xffff {
+            return Err(Exit::Drop(BadChecksum));
+        }
+        let (source, destination) = (header.source.value(), header.destination.value());
+        let mut traits = self.traits;
+        // RFC 1812 §5.3.7: 0/8, 127/8 and 224/3 neither send nor are forwarded to.
+        if martian_v4(source) {
+            return Err(Exit::Drop(MartianSource));
+        }
+        if martian_v4(destination) {
+            return Err(Exit::Drop(MartianDestination));
+        }
+        if source >> 16 == 0xa9fe || destination >> 16 == 0xa9fe {
+            traits.set(Traits::LINK_LOCAL);
+        }
+        let fragment = header.fragment.value();
+        if fragment & Ipv4::DF != 0 {
+            traits.set(Traits::DONT_FRAGMENT);
+        }
+        if fragment & (Ipv4::MF | Ipv4::OFFSET) != 0 {
+            traits.set(Traits::FRAGMENT);
+            if fragment & Ipv4::OFFSET != 0 {
+                traits.set(Traits::LATER_FRAGMENT);
+            }
+        }
+        let l4 = l3 + header_length;
+        let ports = ports(octets, l4, header.protocol, traits);
+        self.flow = mix(u64::from(source) << 32 | u64::from(destination), ports << 8 | u64::from(header.protocol));
+        self.protocol = header.protocol;
+        self.tos = header.tos;
+        self.traits = traits;
+        self.len = total as u32;
+        self.l4 = l4 as u16;
+        self.trim(l3 + total)
+    }
+
+    #[inline(always)]
+    fn parse_v6(&mut self) -> Result<(), Exit> {
+        let l3 = usize::from(self.l3);
+        let octets = self.frame.bytes();
+        let header: &Ipv6 = octets.header(l3).ok_or(Exit::Drop(Truncated))?;
+        if header.version() != 6 {
+            return Err(Exit::Drop(BadVersion));
+        }
+        let total = Ipv6::SIZE + usize::from(header.payload_length.value());
+        let (source, destination) = (header.source_bits(), header.destination_bits());
+        let mut traits = self.traits;
+        traits.set(Traits::DONT_FRAGMENT); // RFC 8200 §5: no router fragments IPv6
+        // RFC 4291 §2.5.2, §2.5.3, §2.7.
+        if martian_v6(source) {
+            return Err(Exit::Drop(MartianSource));
+        }
+        if martian_v6(destination) {
+            return Err(Exit::Drop(MartianDestination));
+        }
+        if source >> 118 == 0x3fa || destination >> 118 == 0x3fa {
+            traits.set(Traits::LINK_LOCAL);
+        }
+        let (tos, flow_label) = (header.traffic_class(), header.flow_label());
+        let (mut next, mut l4) = (header.next_header, l3 + Ipv6::SIZE);
+        if is_extension(next) || next == protocol::FRAGMENT {
+            (next, l4) = self.follow_extensions(next, l4, &mut traits);
+        }
+        let ports = ports(self.frame.bytes(), l4, next, traits);
+        let addresses = mix64((source >> 64) as u64 ^ destination as u64, source as u64 ^ (destination >> 64) as u64);
+        self.flow = mix(addresses ^ u64::from(flow_label) << 40, ports << 8 | u64::from(next));
+        self.protocol = next;
+        self.tos = tos;
+        self.traits = traits;
+        self.len = total as u32;
+        self.l4 = l4 as u16;
+        self.trim(l3 + total)
+    }
+
+    /// Where the chain of extension headers leads. They are forwarded untouched, hop-by-hop options too (RFC 8200
+    /// §4.8), so what cannot be followed is no error: the packet has no transport header that we know.
+    #[cold]
+    fn follow_extensions(&self, mut next: u8, mut at: usize, traits: &mut Traits) -> (u8, usize) {
+        let octets = self.frame.bytes();
+        for _ in 0..EXTENSIONS {
+            if next == protocol::FRAGMENT {
+                let Some(fragment) = octets.header::<Ipv6Fragment>(at) else { break };
+                // An "atomic" fragment (RFC 6946) is whole.
+                if fragment.offset_more.value() & !0x6 != 0 {
+                    traits.set(Traits::FRAGMENT);
+                }
+                (next, at) = (fragment.next_header, at + Ipv6Fragment::SIZE);
+                if fragment.offset() != 0 {
+                    traits.set(Traits::LATER_FRAGMENT);
+                    return (next, at);
+                }
+            } else if is_extension(next) {
+                let Some([following, length]) = octets.get(at..at + 2) else { break };
+                (next, at) = (*following, at + 8 * (1 + usize::from(*length)));
+            } else {
+                return (next, at);
+            }
+        }
+        (protocol::NO_NEXT, at)
+    }
+
+    /// Cuts off what is behind the IP packet.
+    #[inline(always)]
+    fn trim(&mut self, end: usize) -> Result<(), Exit> {
+        if self.frame.set_len(end) { Ok(()) } else { Err(Exit::Drop(Truncated)) }
+    }
+
+    /// Completes a transport checksum of which the sender has only written the pseudo-header's sum, leaving the
+    /// rest to hardware (Linux: CHECKSUM_PARTIAL, which a veth or TAP hands over as it is).
+    ///
+    /// A finished checksum that happens to equal that sum is computed again to the same value: harmless.
+    #[cold]
+    fn finish_checksum(&mut self) {
+        if self.traits.has(Traits::FRAGMENT) {
+            return;
+        }
+        let Some(at) = self.checksum_at() else { return };
+        let Some(field) = self.frame.bytes().header::<Be16>(at).map(|f| f.value()) else { return };
+        let pseudo = self.pseudo_header().folded();
+        if field != pseudo || (field == 0 && self.protocol == protocol::UDP) {
+            return;
+        }
+        let sum = self.transport_sum(Sum::new()).checksum();
+        // RFC 768: a computed zero is sent as all ones.
+        let sum = if sum == 0 && self.protocol == protocol::UDP { 0xffff } else { sum };
+        if let Some(field) = header_mut(self.frame.bytes_mut(), at) {
+            *field = Be16::new(sum);
+        }
+    }
+
+    /// Where the checksum field of TCP or UDP stands in the frame.
+    fn checksum_at(&self) -> Option<usize> {
+        let l4 = usize::from(self.l4);
+        match self.protocol {
+            protocol::TCP => Some(l4 + Tcp::CHECKSUM_AT),
+            protocol::UDP => Some(l4 + Udp::SIZE - 2),
+            _ => None,
+        }
+    }
+
+    /// Sum of the pseudo-header of the transport.
+    pub(crate) fn pseudo_header(&self) -> Sum {
+        let mut sum = Sum::new();
+        let length = (u32::from(self.l3) + self.len).saturating_sub(self.l4.into());
+        if let Some(header) = self.ipv4() {
+            sum.add_pseudo_v4(header.source.value(), header.destination.value(), self.protocol, length);
+        } else if let Some(header) = self.ipv6() {
+            sum.add_pseudo_v6(header.source_bits(), header.destination_bits(), self.protocol, length);
+        }
+        sum
+    }
+
+    /// Adds everything from the transport header on, along the chain.
+    pub(crate) fn transport_sum(&self, mut sum: Sum) -> Sum {
+        let mut skip = usize::from(self.l4);
+        for segment in self.frame.segments() {
+            sum.add(segment.get(skip..).unwrap_or(&[]));
+            skip = skip.saturating_sub(segment.len());
+        }
+        sum
+    }
+
+    /// One hop less, for what a port received.
+    ///
+    /// # Errors
+    ///
+    /// The packet has no hop left. After the lookup: a router looks at the TTL only of what it forwards (RFC 1812
+    /// §4.2.2.9).
+    #[inline(always)]
+    pub fn decrement_ttl(&mut self) -> Result<(), Exit> {
+        if self.origin != Origin::Port {
+            return Ok(());
+        }
+        let l3 = usize::from(self.l3);
+        match self.family {
+            Family::V4 => {
+                let header: &mut Ipv4 = header_mut(self.frame.bytes_mut(), l3).ok_or(Exit::Drop(Truncated))?;
+                if header.ttl <= 1 {
+                    return Err(Exit::Drop(TtlExpired));
+                }
+                header.decrement_ttl();
+            }
+            Family::V6 => {
+                let header: &mut Ipv6 = header_mut(self.frame.bytes_mut(), l3).ok_or(Exit::Drop(Truncated))?;
+                if header.hop_limit <= 1 {
+                    return Err(Exit::Drop(TtlExpired));
+                }
+                header.hop_limit -= 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the packet fits into `mtu` octets.
+    ///
+    /// # Errors
+    ///
+    /// To be cut (IPv4 without DF), or dropped with an error owed (RFC 1191, RFC 8201).
+    #[inline(always)]
+    pub fn fits(&self, mtu: u16) -> Result<(), Exit> {
+        if self.len <= u32::from(mtu) {
+            return Ok(());
+        }
+        Err(match self.family {
+            Family::V4 if self.traits.has(Traits::DONT_FRAGMENT) => Exit::Drop(FragmentationNeeded),
+            Family::V4 => Exit::Fragment,
+            Family::V6 => Exit::Drop(PacketTooBig),
+        })
+    }
+
+    /// Lowers the MSS option of a TCP SYN to what a packet of `mtu` octets carries (RFC 6691): less 40 over IPv4,
+    /// less 60 over IPv6. 0: as it is.
+    #[inline(always)]
+    pub fn clamp_mss(&mut self, mtu: u16) {
+        if mtu != 0 && self.protocol == protocol::TCP {
+            self.clamp_mss_of_syn(mtu);
+        }
+    }
+
+    #[inline(never)]
+    fn clamp_mss_of_syn(&mut self, mtu: u16) {
+        if self.traits.has(Traits::LATER_FRAGMENT) {
+            return;
+        }
+        let l4 = usize::from(self.l4);
+        let Some(tcp) = self.frame.bytes().header::<Tcp>(l4) else { return };
+        if tcp.flags & Tcp::SYN == 0 {
+            return;
+        }
+        let end = l4 + tcp.header_length();
+        let limit = mtu.saturating_sub(if self.family == Family::V4 { 40 } else { 60 });
+        let Some(options) = self.frame.bytes().get(l4 + Tcp::SIZE..end) else { return };
+        let Some(at) = mss_option(options) else { return };
+        let at = l4 + Tcp::SIZE + at;
+        let octets = self.frame.bytes_mut();
+        let old = u16::from_be_bytes([octets[at], octets[at + 1]]);
+        if old <= limit {
+            return;
+        }
+        octets[at..at + 2].copy_from_slice(&limit.to_be_bytes());
+        // An option may stand on an odd offset: its octets then count in the other half of their words.
+        let (from, to) = if (at - l4) % 2 == 0 { (old, limit) } else { (old.swap_bytes(), limit.swap_bytes()) };
+        if let Some(tcp) = header_mut::<Tcp>(octets, l4) {
+            tcp.checksum = Be16::new(update(tcp.checksum.value(), from, to));
+        }
+    }
+}
+
+/// Offset of the value of the MSS option (RFC 9293 §3.2) among `options`.
+fn mss_option(options: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        match *options.get(at)? {
+            0 => return None,
+            1 => at += 1,
+            2 if *options.get(at + 1)? == 4 && at + 4 <= options.len() => return Some(at + 2),
+            _ => at += usize::from(*options.get(at + 1)?).max(2),
+        }
+    }
+}
+
+#[inline(always)]
+const fn martian_v4(address: u32) -> bool {
+    let first = address >> 24;
+    first == 0 || first == 127 || first >= 224
+}
+
+#[inline(always)]
+const fn martian_v6(address: u128) -> bool {
+    address <= 1 || address >> 120 == 0xff
+}
+
+/// Folded sum of a header without options.
+#[inline(always)]
+fn sum_of_plain(header: &[u8; Ipv4::SIZE]) -> u16 {
+    let mut sum = 0u64;
+    for word in header.as_chunks::<4>().0 {
+        sum += u64::from(u32::from_ne_bytes(*word));
+    }
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    ((sum & 0xffff) + (sum >> 16)) as u16
+}
+
+/// Both ports, where the protocol has them and every fragment of the packet would agree.
+#[inline(always)]
+fn ports(octets: &[u8], l4: usize, transport: u8, traits: Traits) -> u64 {
+    if !matches!(transport, protocol::TCP | protocol::UDP | protocol::SCTP) || traits.has(Traits::FRAGMENT) {
+        return 0;
+    }
+    octets.get(l4..).and_then(|rest| rest.first_chunk::<4>()).map_or(0, |p| u64::from(u32::from_be_bytes(*p)))
+}
+
+/// The upper half of the mixed product: as good a hash as the tunnels' source ports and the next-hop groups need.
+#[inline(always)]
+fn mix(a: u64, b: u64) -> u32 {
+    (mix64(a, b) >> 32) as u32
+}
+
+/// Multiplies and folds (the step of wyhash): one multiplication spreads every bit of both over the result.
+#[inline(always)]
+fn mix64(a: u64, b: u64) -> u64 {
+    let product = u128::from(a ^ 0x9e37_79b9_7f4a_7c15) * u128::from(b ^ 0xc2b2_ae3d_27d4_eb4f);
+    (product >> 64) as u64 ^ product as u64
+}

@@ -1,0 +1,116 @@
+//! The life of a packet.
+//!
+//! ```text
+//! receive ─► enter ─► parse ─► decap ─► source ─► lookup ─► ttl, mtu, mss ─► queue ─► rewrite, encap ─► send
+//! ```
+//!
+//! A stage looks at one packet and lets it pass or names its [`Exit`](crate::packet::Exit); what leaves the page is
+//! settled by [`slow`](crate::slow), once per batch. Stages do not log, allocate, lock, or read a clock.
+
+use crate::packet::{Batch, Exits, Origin, PortId, Time, Traits, TunnelId};
+use crate::qos::Shaper;
+use crate::stats::Tally;
+use crate::tables::Tables;
+use crate::tunnel;
+
+/// One worker's page: its queues, its counters, and what left in this round.
+pub struct Pipeline {
+    /// Packets that left and are not settled yet.
+    pub exits: Exits,
+    /// Where packets wait for their port.
+    pub shaper: Shaper,
+    /// Counters.
+    pub tally: Tally,
+    /// Numbers outer IPv4 packets that may be fragmented.
+    identification: u16,
+}
+
+impl Pipeline {
+    /// With empty queues.
+    pub fn new(shaper: Shaper, tally: Tally) -> Self {
+        Self { exits: Exits::new(), shaper, tally, identification: 0 }
+    }
+
+    /// What a port received: as far as the queue it will wait in.
+    ///
+    /// Each `?` is a door: a packet leaves there with its `Exit`, counted under its reason.
+    pub fn run(&mut self, batch: &mut Batch, tables: &Tables, now: Time) {
+        self.count_received(batch);
+        batch.retain(&mut self.exits, |packet| {
+            tables.ports.enter(packet)?; // link layer: VLAN tag, VRF
+            packet.parse()?; // RFC 1812 §5.2.2: headers checked once
+            tables.tunnels.decap(packet)?; // ours? outer header off, VRF from VNI
+            tables.locals.admit_source(packet) // RFC 1812 §5.3.7: nobody else sends from our addresses
+        });
+        self.count_entered(batch);
+        self.forward(batch, tables, now);
+    }
+
+    /// Also where the gateway's own packets enter, and those that must be routed again.
+    pub fn forward(&mut self, batch: &mut Batch, tables: &Tables, now: Time) {
+        tables.fib.lookup(batch); // longest match, for the whole batch
+        batch.retain(&mut self.exits, |packet| {
+            let adjacency = tables.adjacency(packet)?; // no route drops; our own address punts
+            packet.decrement_ttl()?; // after the lookup: RFC 1812 §4.2.2.9
+            packet.fits(adjacency.mtu)?; // RFC 1191, 8201: or Fragment, or an error is owed
+            packet.clamp_mss(tables.mss_mtu(packet, adjacency)); // RFC 6691
+            packet.bind(adjacency)
+        });
+        self.shaper.enqueue(batch, &mut self.exits, now);
+    }
+
+    /// From a tunnel's device: the kernel has routed already, so only the queue remains.
+    pub fn inject(&mut self, batch: &mut Batch, tables: &Tables, now: Time) {
+        self.count_received(batch);
+        batch.retain(&mut self.exits, |packet| {
+            let adjacency = tables.inject(packet)?; // the adjacency is the device's
+            packet.bind(adjacency)
+        });
+        self.shaper.enqueue(batch, &mut self.exits, now);
+    }
+
+    /// From another worker, which had no ring of the packets' port: they are bound already.
+    pub fn resume(&mut self, batch: &mut Batch, now: Time) {
+        self.shaper.enqueue(batch, &mut self.exits, now);
+    }
+
+    /// What the queues let go: headers go on now, with today's tables.
+    ///
+    /// `room` is in descriptors: a packet has as many as its frame has chunks.
+    pub fn transmit(&mut self, port: PortId, room: usize, out: &mut Batch, tables: &Tables, now: Time) {
+        self.shaper.dequeue(port, room, out, now);
+        out.retain(&mut self.exits, |packet| {
+            let rewrite = tables.rewrite(packet)?;
+            tunnel::apply(rewrite, packet, &mut self.identification)?;
+            self.tally.adjacency_used(packet.adjacency);
+            self.tally.port_sent(PortId(rewrite.egress), packet.frame.total() as u64);
+            if rewrite.outer != 0 {
+                self.tally.encapsulated(tables.adjacencies.at(packet.adjacency).tunnel, packet.len.into());
+            }
+            Ok(())
+        });
+        self.tally.forwarded(out.len() as u64);
+    }
+
+    /// One port filled the batch.
+    fn count_received(&mut self, batch: &Batch) {
+        let Some(first) = batch.iter().next() else { return };
+        let port = first.ingress;
+        let bytes = batch.iter().map(|packet| packet.frame.total() as u64).sum();
+        self.tally.received(port, batch.len() as u64, bytes);
+    }
+
+    /// What turned out to belong to a VLAN or a tunnel.
+    fn count_entered(&mut self, batch: &Batch) {
+        for packet in batch.iter() {
+            debug_assert_eq!(packet.origin, Origin::Port);
+            if packet.tunnel != TunnelId::NONE {
+                let alarm = packet.traits.has(Traits::ECN_ALARM);
+                self.tally.decapsulated(packet.tunnel, packet.len.into(), alarm);
+            }
+            if packet.traits.has(Traits::TAGGED) {
+                self.tally.port_received(packet.ingress, 1, packet.len.into());
+            }
+        }
+    }
+}

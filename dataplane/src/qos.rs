@@ -1,0 +1,78 @@
+//! Where packets wait for their port.
+//!
+//! One queue per port so far, first in, first out; classes, tenants and rates come in here, behind the same two
+//! calls.
+
+mod fifo;
+
+pub use fifo::Fifo;
+
+use crate::packet::{Batch, DropReason, Exit, Exits, Packet, PortId, Time};
+
+/// The queues of one worker.
+#[derive(Debug)]
+pub struct Shaper {
+    /// By the port that packets leave by.
+    queues: Vec<Fifo>,
+    waiting: usize,
+}
+
+impl Shaper {
+    /// Queues for ports `0..ports`, each for at most `limit` packets.
+    pub fn new(ports: usize, limit: usize) -> Self {
+        Self { queues: (0..ports).map(|_| Fifo::new(limit)).collect(), waiting: 0 }
+    }
+
+    /// Takes every packet of the batch into its queue. They wait bare: headers go on when they leave.
+    #[inline]
+    pub fn enqueue(&mut self, batch: &mut Batch, exits: &mut Exits, _now: Time) {
+        for packet in batch.drain() {
+            match self.queues.get_mut(packet.egress.index()) {
+                Some(queue) => match queue.push(packet) {
+                    Ok(()) => self.waiting += 1,
+                    Err(packet) => exits.push(packet, Exit::Drop(DropReason::QueueFull)),
+                },
+                None => exits.push(packet, Exit::Drop(DropReason::PortDown)),
+            }
+        }
+    }
+
+    /// Lets packets go to a port that has `room` descriptors, a batch at most.
+    #[inline]
+    pub fn dequeue(&mut self, port: PortId, room: usize, out: &mut Batch, _now: Time) {
+        let Some(queue) = self.queues.get_mut(port.index()) else { return };
+        let mut room = room;
+        while out.room() > 0 {
+            let Some(packet) = queue.pop(room) else { break };
+            room -= packet.frame.chunks();
+            self.waiting -= 1;
+            out.push(packet);
+        }
+    }
+
+    /// How many packets wait for a port.
+    pub fn backlog(&self, port: PortId) -> usize {
+        self.queues.get(port.index()).map_or(0, Fifo::len)
+    }
+
+    /// How many packets wait in all.
+    pub const fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// The packets that wait for a port which is gone.
+    pub fn abandon(&mut self, port: PortId, exits: &mut Exits) {
+        let Some(queue) = self.queues.get_mut(port.index()) else { return };
+        while let Some(packet) = queue.pop(usize::MAX) {
+            self.waiting -= 1;
+            exits.push(packet, Exit::Drop(DropReason::PortDown));
+        }
+    }
+
+    /// Takes one packet out for another worker's queue of the same port.
+    pub fn hand_over(&mut self, port: PortId) -> Option<Box<Packet>> {
+        let packet = self.queues.get_mut(port.index())?.pop(usize::MAX)?;
+        self.waiting -= 1;
+        Some(packet)
+    }
+}

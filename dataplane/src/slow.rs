@@ -1,0 +1,149 @@
+//! What leaves the page: counted, answered, handed to the kernel, cut, held, or sent back in.
+//!
+//! Owned by one worker, called once per batch. It may allocate and copy: these are the rare packets.
+
+mod fragment;
+mod hold;
+mod icmp;
+
+pub use hold::Wanted;
+pub use icmp::Limiter;
+
+use crate::io::Outlets;
+use crate::packet::{Batch, DropReason, Exit, Exits, Origin, Packet, PuntReason, Stock, Time};
+use crate::pipeline::Pipeline;
+use crate::tables::Tables;
+use hold::Hold;
+
+/// A worker's slow path.
+pub struct Slow {
+    hold: Hold,
+    limiter: Limiter,
+    outlets: Outlets,
+    /// What goes back onto the page.
+    ready: Batch,
+    spare: Exits,
+    generation: u64,
+}
+
+/// Times that settled packets go back onto the page per call: an ICMP error about a fragment is two.
+const ROUNDS: usize = 4;
+
+impl Slow {
+    /// Answers at the limiter's rate, and punts to `outlets`. `wanted` tells control which neighbours to ask for.
+    pub fn new(limiter: Limiter, outlets: Outlets, wanted: Wanted) -> Self {
+        Self { hold: Hold::new(wanted), limiter, outlets, ready: Batch::new(), spare: Exits::new(), generation: 0 }
+    }
+
+    /// The devices that it punts to.
+    pub fn outlets(&mut self) -> &mut Outlets {
+        &mut self.outlets
+    }
+
+    /// Gives every packet that left its due. After this, none is in `pipeline.exits` but what left in the last of
+    /// its own rounds.
+    #[inline]
+    pub fn settle(&mut self, pipeline: &mut Pipeline, stock: &mut Stock, tables: &Tables, now: Time) {
+        if pipeline.exits.is_empty() && self.hold.is_quiet() {
+            return;
+        }
+        self.settle_some(pipeline, stock, tables, now);
+    }
+
+    #[inline(never)]
+    fn settle_some(&mut self, pipeline: &mut Pipeline, stock: &mut Stock, tables: &Tables, now: Time) {
+        if self.generation != tables.generation {
+            self.generation = tables.generation;
+            self.hold.release(&mut self.ready);
+        }
+        self.hold.expire(&mut pipeline.exits, now);
+        for _ in 0..ROUNDS {
+            let mut exits = std::mem::take(&mut self.spare);
+            pipeline.exits.take(&mut exits);
+            for (packet, exit) in exits.drain() {
+                self.settle_one(packet, exit, pipeline, stock, tables, now);
+            }
+            self.spare = exits;
+            if self.ready.is_empty() {
+                break;
+            }
+            pipeline.forward(&mut self.ready, tables, now);
+        }
+    }
+
+    fn settle_one(
+        &mut self,
+        mut packet: Box<Packet>,
+        exit: Exit,
+        pipeline: &mut Pipeline,
+        stock: &mut Stock,
+        tables: &Tables,
+        now: Time,
+    ) {
+        match exit {
+            Exit::Drop(reason) => self.drop(packet, reason, pipeline, stock, tables, now),
+            Exit::Punt(reason) => self.punt(packet, reason, pipeline, stock),
+            Exit::Fragment => {
+                let mtu = tables.adjacencies.at(packet.adjacency).mtu;
+                match fragment::cut(&packet, mtu, stock, &mut self.ready) {
+                    Ok(count) => {
+                        pipeline.tally.originated(count - 1);
+                        stock.put(packet);
+                    }
+                    Err(reason) => self.drop(packet, reason, pipeline, stock, tables, now),
+                }
+            }
+            Exit::Hold(id) => {
+                if let Err((packet, reason)) = self.hold.push(packet, id, now) {
+                    self.drop(packet, reason, pipeline, stock, tables, now);
+                }
+            }
+            Exit::Reroute => {
+                packet.origin = Origin::Queue;
+                self.ready.push(packet);
+            }
+        }
+    }
+
+    fn drop(
+        &mut self,
+        packet: Box<Packet>,
+        reason: DropReason,
+        pipeline: &mut Pipeline,
+        stock: &mut Stock,
+        tables: &Tables,
+        now: Time,
+    ) {
+        pipeline.tally.dropped(reason, packet.ingress, packet.tunnel);
+        if let Some(owed) = reason.owes()
+            && icmp::may_be_sent_about(&packet)
+        {
+            match icmp::answer(&packet, owed, tables, stock, &mut self.limiter, now) {
+                Some(answer) => {
+                    pipeline.tally.originated(1);
+                    self.ready.push(answer);
+                }
+                None => pipeline.tally.icmp_suppressed(),
+            }
+        }
+        stock.put(packet);
+    }
+
+    fn punt(&mut self, packet: Box<Packet>, reason: PuntReason, pipeline: &mut Pipeline, stock: &mut Stock) {
+        match self.outlets.write(&packet) {
+            Ok(()) => pipeline.tally.punted(reason),
+            Err(reason) => pipeline.tally.dropped(reason, packet.ingress, packet.tunnel),
+        }
+        stock.put(packet);
+    }
+
+    /// Packets that wait for neighbours.
+    pub fn waiting(&self) -> usize {
+        self.hold.len()
+    }
+
+    /// When the oldest of them gives up.
+    pub fn deadline(&self) -> Option<Time> {
+        self.hold.deadline()
+    }
+}

@@ -1,0 +1,104 @@
+//! IPv4 fragmentation (RFC 791 §3.2), before any encapsulation: the far end of a tunnel never has to reassemble.
+
+use crate::packet::{Batch, DropReason, Family, Origin, Packet, PortId, Stock};
+use wire::{Be16, Ipv4};
+use xsk::Frame;
+use zerocopy::IntoBytes;
+
+/// Cuts an IPv4 packet into fragments of at most `mtu` octets, all of them or none. Returns how many.
+///
+/// # Errors
+///
+/// Frames ran out, or the MTU has no room for eight octets of data.
+pub fn cut(packet: &Packet, mtu: u16, stock: &mut Stock, ready: &mut Batch) -> Result<u64, DropReason> {
+    debug_assert_eq!(packet.family, Family::V4);
+    let header = packet.ipv4().ok_or(DropReason::Truncated)?;
+    let l3 = usize::from(packet.l3);
+    let data_at = l3 + header.header_length();
+    let data_len = packet.len as usize - header.header_length();
+    let options = packet.frame.bytes().get(l3 + Ipv4::SIZE..data_at).ok_or(DropReason::Truncated)?;
+    // The first fragment has every option, the others those with the copied flag.
+    let copied = copied_options(options);
+    let first = header.fragment.value();
+    let mut made: Vec<Box<Packet>> = Vec::new();
+    let mut at = 0;
+    while at < data_len {
+        let options = if at == 0 { options } else { &copied };
+        let header_length = Ipv4::SIZE + options.len();
+        let room = usize::from(mtu).saturating_sub(header_length) & !7;
+        let count = room.min(data_len - at);
+        let fragment = if room == 0 { None } else { data_of(packet, data_at + at, count, stock) };
+        let Some(mut frame) = fragment else {
+            made.into_iter().for_each(|packet| stock.put(packet));
+            return Err(if room == 0 { DropReason::FragmentationNeeded } else { DropReason::NoFrame });
+        };
+        let last = at + count == data_len;
+        let mut new = *header;
+        new.version_ihl = 0x40 | (header_length / 4) as u8;
+        new.total_length = Be16::new((header_length + count) as u16);
+        let offset = (first & Ipv4::OFFSET) + (at / 8) as u16;
+        // A fragment that is cut again ends the datagram only if it did before.
+        let more = if last { first & Ipv4::MF } else { Ipv4::MF };
+        new.fragment = Be16::new(offset | more);
+        new.checksum = Be16::new(new.computed_checksum(options));
+        if let Some(room) = frame.prepend(header_length) {
+            room[..Ipv4::SIZE].copy_from_slice(new.as_bytes());
+            room[Ipv4::SIZE..].copy_from_slice(options);
+        }
+        let mut fragment = stock.wrap(frame, PortId::NONE, false, packet.arrived);
+        fragment.inherit(packet);
+        fragment.l3 = 0;
+        fragment.origin = Origin::Queue;
+        fragment.traits = packet.traits.inner();
+        // Our own header: parse fills in what differs from the whole packet, and cannot refuse what it let in.
+        let parsed = fragment.parse();
+        debug_assert!(parsed.is_ok(), "{parsed:?}");
+        made.push(fragment);
+        at += count;
+    }
+    let count = made.len() as u64;
+    made.into_iter().for_each(|packet| ready.push(packet));
+    Ok(count)
+}
+
+/// A copy of part of the packet, in as many chunks as it needs.
+fn data_of(packet: &Packet, at: usize, count: usize, stock: &mut Stock) -> Option<Frame> {
+    let mut frame = stock.frames.take()?;
+    let mut done = 0;
+    loop {
+        let now = frame.tailroom().min(count - done);
+        let copied = frame.append(now).is_some_and(|room| packet.frame.copy_to(at + done, room));
+        done += now;
+        if !copied || done == count {
+            debug_assert!(copied, "parse has seen that many octets");
+            return Some(frame);
+        }
+        match stock.frames.take() {
+            Some(next) => frame.chain(next),
+            None => {
+                stock.frames.put(frame);
+                return None;
+            }
+        }
+    }
+}
+
+/// The options with the copied flag (RFC 791 §3.1), padded to words.
+fn copied_options(options: &[u8]) -> Vec<u8> {
+    let mut copied = Vec::new();
+    let mut at = 0;
+    while let Some(&kind) = options.get(at) {
+        let length = match kind {
+            0 => break,
+            1 => 1,
+            _ => usize::from(options.get(at + 1).copied().unwrap_or(0)),
+        };
+        let Some(option) = options.get(at..at + length).filter(|option| !option.is_empty()) else { break };
+        if kind & 0x80 != 0 {
+            copied.extend_from_slice(option);
+        }
+        at += length;
+    }
+    copied.resize(copied.len().next_multiple_of(4), 0);
+    copied
+}

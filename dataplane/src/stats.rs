@@ -1,0 +1,347 @@
+//! Counters: written by one worker each, read and added up by control.
+//!
+//! A page has one writer, so an addition is a plain load, add and store: no locked instruction. Readers may see
+//! the counters of one packet at different moments; at a quiet moment they agree.
+
+use crate::packet::{AdjacencyId, DropReason, PortId, PuntReason, TunnelId};
+use crossbeam::utils::CachePadded;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// A number that one thread writes.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    #[inline(always)]
+    fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    #[inline(always)]
+    fn set(&self, n: u64) {
+        self.0.store(n, Relaxed);
+    }
+
+    /// As last written.
+    pub fn read(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// A port's part of a page.
+#[derive(Debug, Default)]
+pub struct PortPage {
+    received_packets: Counter,
+    received_bytes: Counter,
+    sent_packets: Counter,
+    sent_bytes: Counter,
+    dropped: Counter,
+}
+
+/// A tunnel's part of a page.
+#[derive(Debug, Default)]
+pub struct TunnelPage {
+    decapsulated_packets: Counter,
+    decapsulated_bytes: Counter,
+    encapsulated_packets: Counter,
+    encapsulated_bytes: Counter,
+    dropped: Counter,
+    ecn_alarms: Counter,
+}
+
+/// One worker's counters.
+#[derive(Debug)]
+pub struct Page {
+    received: CachePadded<Counter>,
+    originated: Counter,
+    forwarded: Counter,
+    absorbed: Counter,
+    queued: Counter,
+    icmp_suppressed: Counter,
+    drops: [Counter; DropReason::COUNT],
+    punts: [Counter; PuntReason::COUNT],
+    ports: Box<[PortPage]>,
+    tunnels: Box<[TunnelPage]>,
+    /// Packets sent by each adjacency: control asks which neighbours are in use.
+    adjacencies: Box<[Counter]>,
+}
+
+impl Page {
+    /// Packets that went out by an adjacency.
+    pub fn adjacency(&self, id: AdjacencyId) -> u64 {
+        self.adjacencies.get(id.index()).map_or(0, Counter::read)
+    }
+}
+
+/// The writing end of a page. Not `Clone`: a counter has one writer.
+#[derive(Debug)]
+pub struct Tally(Arc<Page>);
+
+impl Tally {
+    /// A page with room for so many ports, tunnels and adjacencies, all zero.
+    pub fn new(ports: usize, tunnels: usize, adjacencies: usize) -> Self {
+        Self(Arc::new(Page {
+            received: CachePadded::default(),
+            originated: Counter::default(),
+            forwarded: Counter::default(),
+            absorbed: Counter::default(),
+            queued: Counter::default(),
+            icmp_suppressed: Counter::default(),
+            drops: std::array::from_fn(|_| Counter::default()),
+            punts: std::array::from_fn(|_| Counter::default()),
+            ports: (0..ports).map(|_| PortPage::default()).collect(),
+            tunnels: (0..tunnels).map(|_| TunnelPage::default()).collect(),
+            adjacencies: (0..adjacencies).map(|_| Counter::default()).collect(),
+        }))
+    }
+
+    /// The reading end.
+    pub fn page(&self) -> Arc<Page> {
+        Arc::clone(&self.0)
+    }
+
+    /// Packets came in by a port.
+    #[inline(always)]
+    pub fn received(&mut self, port: PortId, packets: u64, bytes: u64) {
+        self.0.received.add(packets);
+        self.port_received(port, packets, bytes);
+    }
+
+    /// Packets of those received belong to this port (a VLAN) too.
+    #[inline(always)]
+    pub fn port_received(&mut self, port: PortId, packets: u64, bytes: u64) {
+        if let Some(page) = self.0.ports.get(port.index()) {
+            page.received_packets.add(packets);
+            page.received_bytes.add(bytes);
+        }
+    }
+
+    /// Packets went out of the gateway.
+    #[inline(always)]
+    pub fn forwarded(&mut self, packets: u64) {
+        self.0.forwarded.add(packets);
+    }
+
+    /// A packet went out by a port, `bytes` with all headers.
+    #[inline(always)]
+    pub fn port_sent(&mut self, port: PortId, bytes: u64) {
+        if let Some(page) = self.0.ports.get(port.index()) {
+            page.sent_packets.add(1);
+            page.sent_bytes.add(bytes);
+        }
+    }
+
+    /// A packet went out by an adjacency.
+    #[inline(always)]
+    pub fn adjacency_used(&mut self, id: AdjacencyId) {
+        if let Some(counter) = self.0.adjacencies.get(id.index()) {
+            counter.add(1);
+        }
+    }
+
+    /// A packet went into a tunnel, `bytes` of inner IP.
+    #[inline(always)]
+    pub fn encapsulated(&mut self, tunnel: TunnelId, bytes: u64) {
+        if let Some(page) = self.0.tunnels.get(tunnel.index()) {
+            page.encapsulated_packets.add(1);
+            page.encapsulated_bytes.add(bytes);
+        }
+    }
+
+    /// A packet came out of a tunnel, `bytes` of inner IP.
+    #[inline(always)]
+    pub fn decapsulated(&mut self, tunnel: TunnelId, bytes: u64, ecn_alarm: bool) {
+        if let Some(page) = self.0.tunnels.get(tunnel.index()) {
+            page.decapsulated_packets.add(1);
+            page.decapsulated_bytes.add(bytes);
+            page.ecn_alarms.add(ecn_alarm.into());
+        }
+    }
+
+    /// A packet ended here.
+    pub fn dropped(&mut self, reason: DropReason, port: PortId, tunnel: TunnelId) {
+        self.0.drops[reason as usize].add(1);
+        if let Some(page) = self.0.ports.get(port.index()) {
+            page.dropped.add(1);
+        }
+        if let Some(page) = self.0.tunnels.get(tunnel.index()) {
+            page.dropped.add(1);
+        }
+    }
+
+    /// Packets that never got onto the page, such as those for which no frame was left: received and dropped.
+    pub fn dropped_on_receipt(&mut self, reason: DropReason, port: PortId, packets: u64) {
+        self.received(port, packets, 0);
+        self.0.drops[reason as usize].add(packets);
+        if let Some(page) = self.0.ports.get(port.index()) {
+            page.dropped.add(packets);
+        }
+    }
+
+    /// A packet went to the kernel.
+    pub fn punted(&mut self, reason: PuntReason) {
+        self.0.punts[reason as usize].add(1);
+    }
+
+    /// The gateway made packets: an ICMP error, or the fragments beyond the first.
+    pub fn originated(&mut self, packets: u64) {
+        self.0.originated.add(packets);
+    }
+
+    /// A packet was consumed.
+    pub fn absorbed(&mut self) {
+        self.0.absorbed.add(1);
+    }
+
+    /// An ICMP error was owed and not sent: over the rate, or no address to send it from.
+    pub fn icmp_suppressed(&mut self) {
+        self.0.icmp_suppressed.add(1);
+    }
+
+    /// How many packets wait now.
+    pub fn queued(&mut self, packets: u64) {
+        self.0.queued.set(packets);
+    }
+}
+
+/// Where the packets are: at a quiet moment, what came in is what went somewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Totals {
+    /// Packets from ports.
+    pub received: u64,
+    /// Packets that the gateway made.
+    pub originated: u64,
+    /// Packets sent.
+    pub forwarded: u64,
+    /// Packets handed to the kernel, by [`PuntReason`].
+    pub punts: [u64; PuntReason::COUNT],
+    /// Packets consumed.
+    pub absorbed: u64,
+    /// Packets that wait.
+    pub queued: u64,
+    /// Packets dropped, by [`DropReason`].
+    pub drops: [u64; DropReason::COUNT],
+    /// ICMP errors owed and not sent.
+    pub icmp_suppressed: u64,
+}
+
+impl Default for Totals {
+    fn default() -> Self {
+        Self {
+            received: 0,
+            originated: 0,
+            forwarded: 0,
+            punts: [0; PuntReason::COUNT],
+            absorbed: 0,
+            queued: 0,
+            drops: [0; DropReason::COUNT],
+            icmp_suppressed: 0,
+        }
+    }
+}
+
+impl Totals {
+    /// Over all workers.
+    pub fn of<'a>(pages: impl IntoIterator<Item = &'a Page>) -> Self {
+        let mut totals = Self::default();
+        for page in pages {
+            totals.received += page.received.read();
+            totals.originated += page.originated.read();
+            totals.forwarded += page.forwarded.read();
+            totals.absorbed += page.absorbed.read();
+            totals.queued += page.queued.read();
+            totals.icmp_suppressed += page.icmp_suppressed.read();
+            for (sum, counter) in totals.drops.iter_mut().zip(&page.drops) {
+                *sum += counter.read();
+            }
+            for (sum, counter) in totals.punts.iter_mut().zip(&page.punts) {
+                *sum += counter.read();
+            }
+        }
+        totals
+    }
+
+    /// All drops.
+    pub fn dropped(&self) -> u64 {
+        self.drops.iter().sum()
+    }
+
+    /// All punts.
+    pub fn punted(&self) -> u64 {
+        self.punts.iter().sum()
+    }
+
+    /// The drops that happened, by name.
+    pub fn drops_by_name(&self) -> impl Iterator<Item = (DropReason, u64)> {
+        DropReason::ALL.iter().copied().zip(self.drops).filter(|(_, count)| *count != 0)
+    }
+
+    /// `received + originated = forwarded + punted + dropped + absorbed + queued`.
+    pub fn balances(&self) -> bool {
+        self.received + self.originated == self.forwarded + self.punted() + self.dropped() + self.absorbed + self.queued
+    }
+}
+
+/// A port's counters over all workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct PortTotals {
+    /// Frames from the wire.
+    pub received_packets: u64,
+    /// Octets of them, Ethernet header included.
+    pub received_bytes: u64,
+    /// Frames to the wire.
+    pub sent_packets: u64,
+    /// Octets of them.
+    pub sent_bytes: u64,
+    /// Packets received here and dropped.
+    pub dropped: u64,
+}
+
+impl PortTotals {
+    /// Over all workers.
+    pub fn of<'a>(pages: impl IntoIterator<Item = &'a Page>, port: PortId) -> Self {
+        let mut totals = Self::default();
+        for page in pages.into_iter().filter_map(|page| page.ports.get(port.index())) {
+            totals.received_packets += page.received_packets.read();
+            totals.received_bytes += page.received_bytes.read();
+            totals.sent_packets += page.sent_packets.read();
+            totals.sent_bytes += page.sent_bytes.read();
+            totals.dropped += page.dropped.read();
+        }
+        totals
+    }
+}
+
+/// A tunnel's counters over all workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct TunnelTotals {
+    /// Packets that came out of it.
+    pub decapsulated_packets: u64,
+    /// Octets of them: inner IP.
+    pub decapsulated_bytes: u64,
+    /// Packets that went into it.
+    pub encapsulated_packets: u64,
+    /// Octets of them: inner IP.
+    pub encapsulated_bytes: u64,
+    /// Packets that came out of it and were dropped.
+    pub dropped: u64,
+    /// Combinations of outer and inner ECN that should not be (RFC 6040 §4.2).
+    pub ecn_alarms: u64,
+}
+
+impl TunnelTotals {
+    /// Over all workers.
+    pub fn of<'a>(pages: impl IntoIterator<Item = &'a Page>, tunnel: TunnelId) -> Self {
+        let mut totals = Self::default();
+        for page in pages.into_iter().filter_map(|page| page.tunnels.get(tunnel.index())) {
+            totals.decapsulated_packets += page.decapsulated_packets.read();
+            totals.decapsulated_bytes += page.decapsulated_bytes.read();
+            totals.encapsulated_packets += page.encapsulated_packets.read();
+            totals.encapsulated_bytes += page.encapsulated_bytes.read();
+            totals.dropped += page.dropped.read();
+            totals.ecn_alarms += page.ecn_alarms.read();
+        }
+        totals
+    }
+}

@@ -1,0 +1,161 @@
+//! What workers read: one snapshot, loaded once per poll. Only the FIB inside it changes while it is read.
+
+mod adjacency;
+mod locals;
+mod ports;
+mod snapshot;
+
+pub use adjacency::{Adjacencies, Adjacency, Resolution};
+pub use locals::Locals;
+pub use ports::{Port, PortKind, Ports};
+pub use snapshot::{Published, Reader, published};
+
+use crate::fib::Fib;
+use crate::packet::{AdjacencyId, DropReason, Exit, Packet, PuntReason, Traits, TunnelId};
+use crate::tunnel::Tunnels;
+use wire::{Rewrite, protocol};
+
+/// A consistent view of everything that decides a packet's fate.
+#[derive(Clone, Debug)]
+pub struct Tables {
+    /// Moves on with every change of any table.
+    pub generation: u64,
+    /// Interfaces, VLANs and devices.
+    pub ports: Ports,
+    /// The gateway's own addresses.
+    pub locals: Locals,
+    /// What comes out of tunnels.
+    pub tunnels: Tunnels,
+    /// Routes.
+    pub fib: Fib,
+    /// Where routes lead.
+    pub adjacencies: Adjacencies,
+}
+
+impl Tables {
+    /// Where the packet goes, after the lookup.
+    ///
+    /// # Errors
+    ///
+    /// No route or one that forbids, the host itself, or a neighbour that is not known yet.
+    #[inline(always)]
+    pub fn adjacency(&self, packet: &mut Packet) -> Result<&Adjacency, Exit> {
+        let adjacency = self.adjacencies.at(packet.adjacency);
+        if adjacency.resolution == Resolution::Ready && !packet.traits.has(Traits::LINK_LOCAL) {
+            return Ok(adjacency);
+        }
+        self.unready(packet)
+    }
+
+    #[inline(never)]
+    fn unready(&self, packet: &mut Packet) -> Result<&Adjacency, Exit> {
+        let mut adjacency = self.adjacencies.at(packet.adjacency);
+        if adjacency.resolution == Resolution::Local {
+            return Err(Exit::Punt(PuntReason::Local));
+        }
+        // RFC 3927 §7, RFC 4291 §2.5.6: link-local is never forwarded.
+        if packet.traits.has(Traits::LINK_LOCAL) {
+            return Err(Exit::Drop(DropReason::MartianDestination));
+        }
+        if adjacency.resolution == Resolution::OnLink {
+            // The route only says which link: the neighbour is the destination itself.
+            match self.adjacencies.neighbour(packet.adjacency, packet.destination()) {
+                Some(id) => {
+                    packet.adjacency = id;
+                    adjacency = self.adjacencies.at(id);
+                }
+                None => return Err(Exit::Hold(packet.adjacency)),
+            }
+        }
+        match adjacency.resolution {
+            Resolution::Ready => Ok(adjacency),
+            Resolution::Waiting | Resolution::OnLink => Err(Exit::Hold(packet.adjacency)),
+            Resolution::Failed => Err(Exit::Drop(DropReason::NeighbourUnresolved)),
+            Resolution::None => Err(Exit::Drop(DropReason::NoRoute)),
+            Resolution::Blackhole => Err(Exit::Drop(DropReason::Blackhole)),
+            Resolution::Unreachable => Err(Exit::Drop(DropReason::Unreachable)),
+            Resolution::Prohibited => Err(Exit::Drop(DropReason::Prohibited)),
+            Resolution::Local => Err(Exit::Punt(PuntReason::Local)),
+            Resolution::Kernel => Err(Exit::Punt(PuntReason::KernelRoute)),
+        }
+    }
+
+    /// Where a packet from a tunnel's device goes: into the tunnel as it is. No lookup and no TTL: the kernel has
+    /// routed it (a BFD packet keeps its 255).
+    ///
+    /// # Errors
+    ///
+    /// The way to the tunnel's other end is not there, or the packet does not fit.
+    #[inline]
+    pub fn inject(&self, packet: &mut Packet) -> Result<&Adjacency, Exit> {
+        let Some(Port { kind: PortKind::Tunnel { into, ethernet, .. }, vrf, .. }) = self.ports.get(packet.ingress)
+        else {
+            return Err(Exit::Drop(DropReason::NoRoute));
+        };
+        packet.adjacency = *into;
+        packet.vrf = *vrf;
+        packet.read_own(*ethernet)?;
+        let adjacency = self.adjacencies.at(*into);
+        match adjacency.resolution {
+            Resolution::Ready => match packet.fits(adjacency.mtu) {
+                // The kernel knows the device's MTU: what is longer is not worth cutting.
+                Err(Exit::Fragment) => Err(Exit::Drop(DropReason::FragmentationNeeded)),
+                Err(exit) => Err(exit),
+                Ok(()) => Ok(adjacency),
+            },
+            Resolution::Waiting => Err(Exit::Hold(*into)),
+            Resolution::Failed => Err(Exit::Drop(DropReason::NeighbourUnresolved)),
+            _ => Err(Exit::Drop(DropReason::NoRoute)),
+        }
+    }
+
+    /// The MTU that a TCP SYN's segments must fit, the smaller of the way in and the way out, where either is a
+    /// tunnel that clamps; else 0.
+    #[inline(always)]
+    pub fn mss_mtu(&self, packet: &Packet, adjacency: &Adjacency) -> u16 {
+        if packet.protocol != protocol::TCP || (packet.tunnel == TunnelId::NONE && !adjacency.clamp) {
+            return 0;
+        }
+        let (mtu, clamp) = match self.tunnels.get(packet.tunnel) {
+            Some(tunnel) => (tunnel.mtu, tunnel.clamp),
+            None => (self.ports.get(packet.ingress).map_or(u16::MAX, |port| port.mtu), false),
+        };
+        if clamp || adjacency.clamp { mtu.min(adjacency.mtu) } else { 0 }
+    }
+
+    /// The headers for a packet that leaves its queue.
+    ///
+    /// # Errors
+    ///
+    /// The adjacency changed while the packet waited, so it is routed again, or is gone.
+    #[inline(always)]
+    pub fn rewrite(&self, packet: &Packet) -> Result<&Rewrite, Exit> {
+        match self.adjacencies.rewrite(packet.adjacency) {
+            Some(rewrite) if rewrite.generation == packet.generation => Ok(rewrite),
+            Some(_) => Err(Exit::Reroute),
+            None => Err(Exit::Drop(DropReason::AdjacencyGone)),
+        }
+    }
+
+    /// Whether there is such an adjacency.
+    pub fn has(&self, id: AdjacencyId) -> bool {
+        self.adjacencies.rewrite(id).is_some()
+    }
+}
+
+impl Packet {
+    /// The packet is to leave by this adjacency, whatever else happens to it in the queue.
+    ///
+    /// # Errors
+    ///
+    /// More chunks than a driver sends at once.
+    #[inline(always)]
+    pub fn bind(&mut self, adjacency: &Adjacency) -> Result<(), Exit> {
+        if self.frame.chunks() > xsk::MAX_CHUNKS {
+            return Err(Exit::Drop(DropReason::TooLong));
+        }
+        self.generation = adjacency.generation;
+        self.egress = adjacency.queue;
+        Ok(())
+    }
+}

@@ -1,0 +1,141 @@
+//! Where routes lead: the small part that stages before the queue touch, and the headers put on after it.
+
+use crate::hash::QuickMap;
+use crate::packet::{AdjacencyId, PortId, TunnelId};
+use std::net::IpAddr;
+use wire::Rewrite;
+
+/// How far an adjacency is resolved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resolution {
+    /// Headers are known.
+    Ready,
+    /// The packet's destination is on this link: see the neighbour of that address.
+    OnLink,
+    /// The neighbour was asked and has not answered yet.
+    Waiting,
+    /// The neighbour did not answer.
+    Failed,
+    /// The host itself.
+    Local,
+    /// A device that is not ours: the kernel forwards it.
+    Kernel,
+    /// No route.
+    None,
+    /// Dropped in silence.
+    Blackhole,
+    /// Dropped, and the sender told.
+    Unreachable,
+    /// Dropped, and the sender told that it is by policy.
+    Prohibited,
+}
+
+/// A next hop, resolved. Small: it is touched for every packet before the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Adjacency {
+    /// Moves on with every change of the rewrite.
+    pub generation: u32,
+    /// The logical port that packets leave by.
+    pub egress: PortId,
+    /// The port whose queue they wait in: of a VLAN, its parent.
+    pub queue: PortId,
+    /// The tunnel that they go into.
+    pub tunnel: TunnelId,
+    /// Largest IP packet that fits, octets.
+    pub mtu: u16,
+    /// How far it is resolved.
+    pub resolution: Resolution,
+    /// A tunnel that clamps the MSS of TCP.
+    pub clamp: bool,
+}
+
+impl Adjacency {
+    /// One that leads nowhere.
+    pub const fn of(resolution: Resolution) -> Self {
+        Self {
+            generation: 0,
+            egress: PortId::NONE,
+            queue: PortId::NONE,
+            tunnel: TunnelId::NONE,
+            mtu: u16::MAX,
+            resolution,
+            clamp: false,
+        }
+    }
+}
+
+/// All adjacencies by id. Id 0 is "no route".
+#[derive(Clone, Debug)]
+pub struct Adjacencies {
+    small: Vec<Adjacency>,
+    rewrites: Vec<Rewrite>,
+    /// Neighbours of on-link adjacencies.
+    neighbours: QuickMap<(AdjacencyId, IpAddr), AdjacencyId>,
+}
+
+impl Default for Adjacencies {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Adjacencies {
+    /// Only "no route".
+    pub fn new() -> Self {
+        Self {
+            small: vec![Adjacency::of(Resolution::None)],
+            rewrites: vec![Rewrite::empty()],
+            neighbours: QuickMap::default(),
+        }
+    }
+
+    /// Puts an adjacency at `id`, with its headers.
+    pub fn set(&mut self, id: AdjacencyId, adjacency: Adjacency, mut rewrite: Rewrite) {
+        let at = id.index();
+        if at >= self.small.len() {
+            self.small.resize(at + 1, Adjacency::of(Resolution::None));
+            self.rewrites.resize(at + 1, Rewrite::empty());
+        }
+        rewrite.generation = adjacency.generation;
+        rewrite.egress = adjacency.egress.0;
+        rewrite.mtu = adjacency.mtu;
+        self.small[at] = adjacency;
+        self.rewrites[at] = rewrite;
+    }
+
+    /// Says which adjacency is the neighbour `address` of the link that `on_link` leads to.
+    pub fn set_neighbour(&mut self, on_link: AdjacencyId, address: IpAddr, id: AdjacencyId) {
+        self.neighbours.insert((on_link, address), id);
+    }
+
+    /// The adjacency of an id; "no route" for one that does not exist.
+    #[inline(always)]
+    pub fn at(&self, id: AdjacencyId) -> &Adjacency {
+        const NOWHERE: &Adjacency = &Adjacency::of(Resolution::None);
+        self.small.get(id.index()).unwrap_or(NOWHERE)
+    }
+
+    /// The headers of an id; `None` if nothing leaves by it.
+    #[inline(always)]
+    pub fn rewrite(&self, id: AdjacencyId) -> Option<&Rewrite> {
+        match self.small.get(id.index()) {
+            Some(adjacency) if adjacency.resolution != Resolution::None => self.rewrites.get(id.index()),
+            _ => None,
+        }
+    }
+
+    /// The neighbour `address` of an on-link adjacency.
+    pub fn neighbour(&self, on_link: AdjacencyId, address: IpAddr) -> Option<AdjacencyId> {
+        self.neighbours.get(&(on_link, address)).copied()
+    }
+
+    /// How many ids there are, unused ones among them.
+    pub fn len(&self) -> usize {
+        self.small.len()
+    }
+
+    /// Whether there is nothing but "no route".
+    pub fn is_empty(&self) -> bool {
+        self.small.len() <= 1
+    }
+}

@@ -1,0 +1,148 @@
+//! Puts an adjacency's headers before a packet. Does not know which tunnel, or whether any.
+
+use crate::packet::{DropReason, Exit, Family, Packet};
+use wire::checksum::Sum;
+use wire::{Be16, Be32, EtherType, Ethernet, Follows, Ipv4, Ipv6, Rewrite, Udp, header_mut, protocol};
+
+/// The packet gets its headers. `identification` numbers outer IPv4 packets that may be fragmented (RFC 6864).
+///
+/// # Errors
+///
+/// No room before the packet, which only one wrapped more often than any path does can lack.
+#[inline(always)]
+pub fn apply(rewrite: &Rewrite, packet: &mut Packet, identification: &mut u16) -> Result<(), Exit> {
+    if rewrite.outer == 0 { apply_plain(rewrite, packet) } else { apply_tunnel(rewrite, packet, identification) }
+}
+
+const NO_ROOM: Exit = Exit::Drop(DropReason::TooLong);
+
+#[inline(always)]
+fn apply_plain(rewrite: &Rewrite, packet: &mut Packet) -> Result<(), Exit> {
+    let count = usize::from(rewrite.count);
+    if rewrite.keep == 0 {
+        // A packet that leaves as it came, under another Ethernet header of the same size, stays where it is.
+        if count == Ethernet::SIZE && usize::from(packet.l3) == Ethernet::SIZE {
+            let old = packet.frame.bytes_mut().first_chunk_mut::<{ Ethernet::SIZE }>();
+            let new = rewrite.octets.first_chunk::<{ Ethernet::SIZE }>();
+            if let (Some(old), Some(new)) = (old, new) {
+                *old = *new;
+                return Ok(());
+            }
+        }
+        packet.frame.advance(packet.l3.into());
+    }
+    packet.frame.prepend(count).ok_or(NO_ROOM)?.copy_from_slice(rewrite.headers());
+    Ok(())
+}
+
+#[inline(always)]
+fn apply_tunnel(rewrite: &Rewrite, packet: &mut Packet, identification: &mut u16) -> Result<(), Exit> {
+    let follows = rewrite.follows;
+    // What is copied from the inner header, before anything is put over it.
+    let inner = if follows.0 & (Follows::TTL | Follows::DF) != 0 { inner_fields(packet) } else { (0, false) };
+    let inside = if rewrite.keep == 0 {
+        packet.frame.advance(packet.l3.into());
+        packet.len as usize
+    } else {
+        packet.frame.total()
+    };
+    let count = usize::from(rewrite.count);
+    let outer = usize::from(rewrite.outer);
+    let headers = packet.frame.prepend(count).ok_or(NO_ROOM)?;
+    headers.copy_from_slice(rewrite.headers());
+    if follows.has(Follows::INNER_TYPE)
+        && let Some(ethertype) = headers.last_chunk_mut::<2>()
+    {
+        *ethertype = match packet.family {
+            Family::V4 => EtherType::IPV4.to_be_bytes(),
+            Family::V6 => EtherType::IPV6.to_be_bytes(),
+        };
+    }
+    let mask = if follows.has(Follows::DSCP) { 0xfc } else { 0 } | if follows.has(Follows::ECN) { 3 } else { 0 };
+    let tos = packet.tos & mask;
+    let total = count - outer + inside;
+    let ip = if headers[outer] >> 4 == 4 {
+        let header: &mut Ipv4 = header_mut(headers, outer).ok_or(NO_ROOM)?;
+        fill_v4(header, rewrite, tos, total, inner, identification);
+        Ipv4::SIZE
+    } else {
+        let header: &mut Ipv6 = header_mut(headers, outer).ok_or(NO_ROOM)?;
+        let word = header.version_class_flow.value() | u32::from(tos) << 20 | packet.flow & 0x000f_ffff;
+        header.version_class_flow = Be32::new(word);
+        header.payload_length = Be16::new((total - Ipv6::SIZE) as u16);
+        if follows.has(Follows::TTL) {
+            header.hop_limit = inner.0;
+        }
+        Ipv6::SIZE
+    };
+    if follows.has(Follows::UDP) {
+        let udp: &mut Udp = header_mut(headers, outer + ip).ok_or(NO_ROOM)?;
+        // The dynamic range (RFC 6335 §6), as RFC 7348 §5 recommends.
+        udp.source = Be16::new(0xc000 | (packet.flow >> 18) as u16);
+        udp.length = Be16::new((total - ip) as u16);
+        if follows.has(Follows::UDP_CHECKSUM) {
+            finish_udp(packet, outer, ip, total - ip);
+        }
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn fill_v4(header: &mut Ipv4, rewrite: &Rewrite, tos: u8, total: usize, inner: (u8, bool), identification: &mut u16) {
+    let follows = rewrite.follows;
+    header.total_length = Be16::new(total as u16);
+    header.tos |= tos;
+    let mut sum = u32::from(rewrite.base_sum) + total as u32 + u32::from(tos);
+    if follows.0 & (Follows::TTL | Follows::DF | Follows::IDENTIFICATION) != 0 {
+        if follows.has(Follows::TTL) {
+            header.ttl = inner.0;
+            sum += u32::from(inner.0) << 8;
+        }
+        if follows.has(Follows::DF) && inner.1 {
+            header.fragment = Be16::new(Ipv4::DF);
+            sum += u32::from(Ipv4::DF);
+        } else if follows.has(Follows::IDENTIFICATION) {
+            *identification = identification.wrapping_add(1);
+            header.identification = Be16::new(*identification);
+            sum += u32::from(*identification);
+        }
+    }
+    // RFC 1624 in its plain form: the fields were zero when the base sum was taken.
+    let sum = (sum & 0xffff) + (sum >> 16);
+    header.checksum = Be16::new(!((sum & 0xffff) + (sum >> 16)) as u16);
+}
+
+/// TTL and DF of the inner packet. What is not IP lives on its link: one hop, not to be cut.
+fn inner_fields(packet: &Packet) -> (u8, bool) {
+    if let Some(header) = packet.ipv4() {
+        (header.ttl.max(1), header.dont_fragment())
+    } else if let Some(header) = packet.ipv6() {
+        (header.hop_limit.max(1), true)
+    } else {
+        (64, true)
+    }
+}
+
+/// The UDP checksum over pseudo-header, UDP header and everything inside.
+#[inline(never)]
+fn finish_udp(packet: &mut Packet, outer: usize, ip: usize, length: usize) {
+    let octets = packet.frame.bytes();
+    let mut sum = Sum::new();
+    // Both addresses stand together, last in the IPv4 header and last in the IPv6 header.
+    let addresses = if ip == Ipv4::SIZE { 8 } else { 32 };
+    sum.add(&octets[outer + ip - addresses..outer + ip]);
+    sum.add_u32(protocol::UDP.into());
+    sum.add_u32(length as u32);
+    let mut skip = outer + ip;
+    for segment in packet.frame.segments() {
+        sum.add(segment.get(skip..).unwrap_or(&[]));
+        skip = skip.saturating_sub(segment.len());
+    }
+    let sum = match sum.checksum() {
+        0 => 0xffff, // RFC 768: zero means that there is none
+        sum => sum,
+    };
+    if let Some(udp) = header_mut::<Udp>(packet.frame.bytes_mut(), outer + ip) {
+        udp.checksum = Be16::new(sum);
+    }
+}

@@ -1,0 +1,235 @@
+//! One thread, one core: the poll loop.
+
+use crate::io::{Driver, Outlets, Port};
+use crate::packet::{Batch, DropReason, Packet, PortId, Stock, Time};
+use crate::pipeline::Pipeline;
+use crate::slow::Slow;
+use crate::tables::{Reader, Tables};
+use std::mem;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+use sys::Wake;
+
+/// One of a worker's ports: a queue of an interface, or a device.
+pub struct Lane {
+    /// The port it belongs to.
+    pub port: PortId,
+    /// Which of the port's queues.
+    pub queue: u32,
+    /// How packets come and go.
+    pub driver: Port,
+    /// A tunnel's device: what comes from it has been routed by the kernel.
+    pub injects: bool,
+    /// The driver has not said that its device is gone.
+    pub alive: bool,
+}
+
+impl Lane {
+    /// A queue of an interface.
+    pub const fn interface(port: PortId, queue: u32, driver: Port) -> Self {
+        Self { port, queue, driver, injects: false, alive: true }
+    }
+
+    /// A tunnel's device.
+    pub const fn device(port: PortId, driver: Port) -> Self {
+        Self { port, queue: 0, driver, injects: true, alive: true }
+    }
+}
+
+/// What control asks of a worker between two rounds.
+#[expect(clippy::large_enum_variant, reason = "a command is rare and moves once")]
+pub enum Command {
+    /// Poll this too.
+    Open(Lane),
+    /// Give a port up: its device is gone.
+    Close(PortId),
+    /// Punt to these devices from now on.
+    Outlets(Outlets),
+}
+
+/// The ring to and from another worker. A packet crosses without its box.
+pub struct Crossing {
+    /// Ports whose packets go to that worker, because this one has no ring of theirs.
+    pub ports: Vec<PortId>,
+    /// To that worker.
+    pub out: rtrb::Producer<Packet>,
+    /// From that worker.
+    pub back: rtrb::Consumer<Packet>,
+}
+
+impl Crossing {
+    /// Packets from the other worker, each into a box of this one.
+    fn receive(&mut self, batch: &mut Batch, stock: &mut Stock) {
+        while batch.room() > 0
+            && let Ok(packet) = self.back.pop()
+        {
+            let mut place = stock.empty();
+            *place = packet;
+            batch.push(place);
+        }
+    }
+
+    /// Packets for the other worker's ports, as far as the ring has room; the rest stays in its queue.
+    fn send(&mut self, pipeline: &mut Pipeline, stock: &mut Stock) -> usize {
+        let mut sent = 0;
+        for port in &self.ports {
+            while !self.out.is_full()
+                && let Some(mut place) = pipeline.shaper.hand_over(*port)
+            {
+                let packet = mem::replace(&mut *place, Packet::empty());
+                stock.put(place);
+                let pushed = self.out.push(packet);
+                debug_assert!(pushed.is_ok(), "only this thread pushes, and there was room");
+                sent += 1;
+            }
+        }
+        sent
+    }
+
+    /// Packets on their way to the other worker.
+    fn waiting(&self) -> usize {
+        self.out.buffer().capacity() - self.out.slots()
+    }
+}
+
+/// Everything that one core touches.
+pub struct Worker {
+    /// Ports, in the order of their polling.
+    pub lanes: Vec<Lane>,
+    /// One per other worker.
+    pub crossings: Vec<Crossing>,
+    /// Free frames and boxes.
+    pub stock: Stock,
+    /// The page.
+    pub pipeline: Pipeline,
+    /// What leaves it.
+    pub slow: Slow,
+    tables: Reader<Tables>,
+    batch: Batch,
+}
+
+impl Worker {
+    /// Without ports.
+    pub fn new(stock: Stock, pipeline: Pipeline, slow: Slow, tables: Reader<Tables>) -> Self {
+        Self { lanes: Vec::new(), crossings: Vec::new(), stock, pipeline, slow, tables, batch: Batch::new() }
+    }
+
+    /// One round over all ports. Returns how many packets came or went: 0 is an idle round.
+    #[inline]
+    pub fn poll(&mut self, now: Time) -> usize {
+        let tables = self.tables.load();
+        let mut moved = 0;
+        for lane in &mut self.lanes {
+            let lost = lane.driver.receive(lane.port, &mut self.stock, &mut self.batch, now);
+            if lost != 0 {
+                self.pipeline.tally.dropped_on_receipt(DropReason::NoFrame, lane.port, lost);
+            }
+            if self.batch.is_empty() {
+                continue;
+            }
+            moved += self.batch.len();
+            if lane.injects {
+                self.pipeline.inject(&mut self.batch, tables, now);
+            } else {
+                self.pipeline.run(&mut self.batch, tables, now);
+            }
+            self.slow.settle(&mut self.pipeline, &mut self.stock, tables, now);
+        }
+        for crossing in &mut self.crossings {
+            crossing.receive(&mut self.batch, &mut self.stock);
+            moved += self.batch.len();
+            self.pipeline.resume(&mut self.batch, now);
+        }
+        for lane in &mut self.lanes {
+            while self.pipeline.shaper.backlog(lane.port) != 0 {
+                let room = lane.driver.room();
+                self.pipeline.transmit(lane.port, room, &mut self.batch, tables, now);
+                if self.batch.is_empty() {
+                    break;
+                }
+                moved += self.batch.len();
+                for packet in self.batch.drain() {
+                    lane.driver.send(packet, &mut self.stock);
+                }
+            }
+            lane.alive &= lane.driver.flush(&mut self.stock);
+        }
+        for crossing in &mut self.crossings {
+            moved += crossing.send(&mut self.pipeline, &mut self.stock);
+        }
+        self.slow.settle(&mut self.pipeline, &mut self.stock, tables, now);
+        let crossing: usize = self.crossings.iter().map(Crossing::waiting).sum();
+        let waiting = self.pipeline.shaper.waiting() + self.slow.waiting() + crossing;
+        self.pipeline.tally.queued(waiting as u64);
+        moved
+    }
+
+    /// Does what control asks, and closes ports whose device is gone.
+    pub fn obey(&mut self, command: Command, now: Time) {
+        match command {
+            Command::Open(lane) => self.lanes.push(lane),
+            Command::Close(port) => self.close(|lane| lane.port == port, now),
+            Command::Outlets(outlets) => *self.slow.outlets() = outlets,
+        }
+    }
+
+    /// Closes lanes. When a port has none left here, what waits for it is dropped.
+    fn close(&mut self, which: impl Fn(&Lane) -> bool, now: Time) {
+        let (gone, kept) = mem::take(&mut self.lanes).into_iter().partition::<Vec<_>, _>(which);
+        self.lanes = kept;
+        for lane in gone {
+            lane.driver.close(&mut self.stock);
+            if self.lanes.iter().all(|other| other.port != lane.port) {
+                self.pipeline.shaper.abandon(lane.port, &mut self.pipeline.exits);
+            }
+        }
+        let tables = self.tables.load();
+        self.slow.settle(&mut self.pipeline, &mut self.stock, tables, now);
+    }
+
+    /// Polls until `stop`, then until nothing waits, for at most a second; sleeps when idle. `commands` come from
+    /// control, which notifies `wake`.
+    pub fn run(&mut self, commands: &mut rtrb::Consumer<Command>, wake: &Arc<Wake>, stop: &AtomicBool) {
+        let now = || Time(sys::clock::monotonic_ns());
+        let mut waiter = xsk::Waiter::new();
+        let mut idle = 0;
+        while !stop.load(Relaxed) {
+            while let Ok(command) = commands.pop() {
+                self.obey(command, now());
+            }
+            if self.lanes.iter().any(|lane| !lane.alive) {
+                self.close(|lane| !lane.alive, now());
+            }
+            idle = if self.poll(now()) == 0 { idle + 1 } else { 0 };
+            if idle > IDLE_ROUNDS {
+                self.sleep(&mut waiter, wake, now());
+            }
+        }
+        let deadline = now().0 + Time::SECOND;
+        while self.pipeline.shaper.waiting() != 0 && now().0 < deadline {
+            self.poll(now());
+        }
+        self.close(|_| true, now());
+    }
+
+    /// Sleeps until something can be received, control calls, or a held packet gives up.
+    fn sleep(&mut self, waiter: &mut xsk::Waiter, wake: &Arc<Wake>, now: Time) {
+        let fds = self.lanes.iter().filter_map(|lane| lane.driver.wait_on()).chain([(**wake).as_fd()]);
+        let patience = self.slow.deadline().map_or(LONGEST_SLEEP, |deadline| deadline.since(now).max(1_000_000));
+        let patience = if self.pipeline.shaper.waiting() == 0 { patience } else { patience.min(SHORTEST_SLEEP) };
+        self.tables.rest();
+        // A failed wait is a short one.
+        let _ready = waiter.wait(fds, Some(Duration::from_nanos(patience.min(LONGEST_SLEEP))));
+        self.tables.wake();
+        wake.drain();
+    }
+}
+
+/// Rounds without a packet before the worker sleeps: a poll costs less than a wake-up.
+const IDLE_ROUNDS: u32 = 64;
+/// Nanoseconds of sleep at most: a full ring that nobody signals is looked at again.
+const LONGEST_SLEEP: u64 = 100_000_000;
+/// Nanoseconds of sleep at most while packets wait for room.
+const SHORTEST_SLEEP: u64 = 1_000_000;
