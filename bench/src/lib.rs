@@ -1,1 +1,5 @@
-//! bench
+//! What the benches share: a gateway in memory, and the file that figures go to.
+#![forbid(unsafe_code)]
+
+pub mod results;
+pub mod rig;

@@ -337,6 +337,14 @@ default  254    1           0        1
     }
 
     #[test]
+    fn a_vlan_has_its_parents_mode() {
+        let text = "[interface.lan0]\nmode = \"copy\"\n[interface.\"lan0.5\"]\nparent = \"lan0\"\nvlan = 5\n";
+        let report = Report::new(&text.parse().unwrap(), "a.toml");
+        let vlan = &report.interfaces[1];
+        assert_eq!((vlan.mode, vlan.parent.as_deref(), vlan.vlan), ("copy", Some("lan0"), Some(5)));
+    }
+
+    #[test]
     fn json_has_the_same_figures() {
         let json: serde_json::Value = serde_json::from_str(&report("vxlan.toml").to_json()).unwrap();
         assert_eq!(json["tunnels"][0]["name"], "site-b");

@@ -13,3 +13,4 @@ pub mod stats;
 pub mod tables;
 pub mod tunnel;
 pub mod worker;
+pub mod replay;

@@ -4,3 +4,7 @@ pub mod devices;
 pub mod ethtool;
 pub mod host;
 pub mod netlink;
+pub mod offline;
+pub mod plan;
+pub mod resolve;
+pub mod xdp;

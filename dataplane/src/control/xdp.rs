@@ -14,7 +14,7 @@
 //! Left out on purpose: sockets (crate `xsk`), and what the tables say (whoever calls `apply`).
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, XskMap};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpLinkId};
 use aya::programs::{ProgramError, XdpMode};
@@ -28,8 +28,8 @@ use std::time::{Duration, Instant};
 use std::{fs, io, thread};
 use steering::HostTables;
 use steering::tables::{
-    INTERFACES, Ingress, Interface, Keeper, LOCALS, Local, LocalV4, LocalV6, PORTS, QUEUES, ROUTES, ROWS, RouteV4,
-    RouteV6, TUNNELS, TunnelV4, TunnelV6,
+    INTERFACES, Ingress, Interface, Keeper, LOCALS, Local, LocalV4, LocalV6, PORTS, QUEUES, Quick, ROUTES, ROWS,
+    RouteV4, RouteV6, TUNNELS, TunnelV4, TunnelV6,
 };
 use steering::verdict::CODES;
 use zerocopy::{Immutable, IntoBytes};
@@ -45,6 +45,9 @@ pub const BPFFS: &str = "/sys/fs/bpf";
 /// How long a device may stay busy before that is an error: the kernel takes a moment to let go of the program of a
 /// process that has just ended.
 const BUSY: Duration = Duration::from_millis(500);
+
+/// How long a quick place stays empty before it is written again: much longer than a packet takes.
+const REST: Duration = Duration::from_secs(1);
 
 /// Where in the driver the program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -249,6 +252,7 @@ impl Xdp {
             maps.routes_v6.set(&wanted.routes_v6, |k| *k == keeper)?;
         }
         maps.interfaces.set(&wanted.interfaces, all_interfaces)?;
+        maps.quick.follow(&wanted.interfaces, Instant::now())?;
 
         for keeper in [Keeper::KERNEL, Keeper::WORKER] {
             maps.routes_v4.keep(&wanted.routes_v4, |k| *k == keeper)?;
@@ -373,7 +377,7 @@ impl Xdp {
         let id = loop {
             match program.attach_to_if_index(device.index, mode) {
                 Ok(id) => break id,
-                Err(error) if errno(&error) == Some(Errno::BUSY) && Instant::now() < give_up => {
+                Err(error) if is_busy(&error) && Instant::now() < give_up => {
                     thread::sleep(Duration::from_millis(10));
                 }
                 Err(error) => return Err(attach_error(device.name, error)),
@@ -409,6 +413,7 @@ fn in_range(what: &'static str, value: u32, limit: u32) -> Result<(), XdpError> 
 
 struct Maps {
     interfaces: Table<Ingress, Interface, HashMap<MapData, [u8; 8], [u8; 16]>>,
+    quick: QuickPlaces<Array<MapData, [u8; 20]>>,
     locals_v4: Table<LocalV4, Local, HashMap<MapData, [u8; 8], [u8; 4]>>,
     locals_v6: Table<LocalV6, Local, HashMap<MapData, [u8; 20], [u8; 4]>>,
     tunnels_v4: Table<TunnelV4, u32, HashMap<MapData, [u8; 16], [u8; 4]>>,
@@ -423,6 +428,7 @@ impl Maps {
     fn of(ebpf: &mut Ebpf) -> Result<Self, XdpError> {
         Ok(Self {
             interfaces: Table::new(map(ebpf, "INTERFACES")?, "interfaces", INTERFACES),
+            quick: QuickPlaces { map: map(ebpf, "QUICK")?, written: BTreeMap::new(), emptied: BTreeMap::new() },
             locals_v4: Table::new(map(ebpf, "LOCALS_V4")?, "IPv4 addresses", LOCALS),
             locals_v6: Table::new(map(ebpf, "LOCALS_V6")?, "IPv6 addresses", LOCALS),
             tunnels_v4: Table::new(map(ebpf, "TUNNELS_V4")?, "tunnels over IPv4", TUNNELS),
@@ -501,6 +507,64 @@ impl<K: Ord + Copy + Encode, V: PartialEq + Copy + Encode, M: Store> Table<K, V,
             self.written.remove(&key);
         }
         Ok(())
+    }
+}
+
+/// The copies of untagged interfaces ([`Quick`]).
+struct QuickPlaces<M> {
+    map: M,
+    written: BTreeMap<u32, Quick>,
+    /// When a place was emptied that is empty since.
+    emptied: BTreeMap<u32, Instant>,
+}
+
+impl<M: Places> QuickPlaces<M> {
+    /// Empties the places of what has changed, and fills those that have been empty for long enough. What finds no
+    /// place is found in the map of interfaces, until a later call.
+    fn follow(&mut self, interfaces: &BTreeMap<Ingress, Interface>, now: Instant) -> Result<(), XdpError> {
+        let untagged = interfaces.iter().filter(|(ingress, _)| ingress.vlan == 0);
+        let mut missing: BTreeMap<u32, Interface> = untagged.map(|(ingress, i)| (ingress.device, *i)).collect();
+        let stale: Vec<(u32, Quick)> = (self.written.iter())
+            .filter(|(_, quick)| match missing.get(&quick.device) {
+                Some(interface) if *interface == quick.interface => missing.remove(&quick.device).is_none(),
+                _ => true,
+            })
+            .map(|(place, quick)| (*place, *quick))
+            .collect();
+        // The old facts go first: two places that contradict each other would each be right for some packets.
+        for (place, quick) in stale {
+            self.write(place, Quick { device: 0, ..quick })?;
+            self.written.remove(&place);
+            self.emptied.insert(place, now);
+        }
+        for (device, interface) in missing {
+            let first = Quick::place(device);
+            let rested = |place: &u32| match self.emptied.get(place) {
+                Some(when) => now.duration_since(*when) >= REST,
+                None => !self.written.contains_key(place),
+            };
+            let Some(place) = [first, first + 1].into_iter().find(rested) else { continue };
+            let quick = Quick { device, interface };
+            self.write(place, Quick { device: 0, ..quick })?;
+            self.write(place, quick)?;
+            self.written.insert(place, quick);
+            self.emptied.remove(&place);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, place: u32, quick: Quick) -> Result<(), XdpError> {
+        self.map.write(place, quick).map_err(|e| map_error("interfaces", Quick::PLACES, e))
+    }
+}
+
+trait Places {
+    fn write(&mut self, place: u32, quick: Quick) -> Result<(), MapError>;
+}
+
+impl Places for Array<MapData, [u8; 20]> {
+    fn write(&mut self, place: u32, quick: Quick) -> Result<(), MapError> {
+        self.set(place, sized::<20>(quick.as_bytes()), 0)
     }
 }
 
@@ -596,10 +660,12 @@ impl Pins {
         fs::create_dir_all(&self.folder).map_err(error)
     }
 
-    /// Whether what is pinned stays when this process is gone: not in a mount that only it sees.
+    /// Whether what is pinned stays when this process is gone: not in a mount of our own in a namespace that our
+    /// parent does not share, for that ends with us.
     fn outlive(&self) -> bool {
-        let namespace = |process| fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
-        !self.mounted || namespace("1") == namespace("thread-self")
+        let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
+        let parent = rustix::process::getppid().and_then(|parent| namespace(&parent.as_raw_nonzero().to_string()));
+        !self.mounted || parent.is_some() && parent == namespace("thread-self")
     }
 
     /// The devices whose links an earlier process of this instance left.
@@ -649,11 +715,16 @@ fn attach_error(name: &str, error: ProgramError) -> XdpError {
     match errno(&error) {
         Some(Errno::PERM | Errno::ACCESS) => XdpError::Privilege { action: "attaching the XDP program" },
         Some(Errno::NODEV | Errno::NXIO) => XdpError::NoDevice { device },
-        Some(Errno::BUSY | Errno::EXIST) => XdpError::Busy { device },
+        _ if is_busy(&error) => XdpError::Busy { device },
         Some(Errno::RANGE) => XdpError::Mtu { device },
         Some(Errno::OPNOTSUPP) => XdpError::Driver { device },
         _ => XdpError::Attach { device, source: error },
     }
+}
+
+/// Another program is there: in this mode, or (EEXIST) in the other.
+fn is_busy(error: &ProgramError) -> bool {
+    matches!(errno(error), Some(Errno::BUSY | Errno::EXIST))
 }
 
 fn map_error(what: &'static str, limit: u32, error: MapError) -> XdpError {

@@ -135,6 +135,8 @@ reasons! {
         Link = "link",
         /// Its route leaves by a device that is not ours.
         KernelRoute = "kernel_route",
+        /// XDP passed it, so no worker saw it. Counted here only where there is no kernel: in `replay`.
+        Steered = "steered",
     }
 }
 

@@ -19,20 +19,38 @@ const NO_ROOM: Exit = Exit::Drop(DropReason::TooLong);
 #[inline(always)]
 fn apply_plain(rewrite: &Rewrite, packet: &mut Packet) -> Result<(), Exit> {
     let count = usize::from(rewrite.count);
-    if rewrite.keep == 0 {
-        // A packet that leaves as it came, under another Ethernet header of the same size, stays where it is.
-        if count == Ethernet::SIZE && usize::from(packet.l3) == Ethernet::SIZE {
-            let old = packet.frame.bytes_mut().first_chunk_mut::<{ Ethernet::SIZE }>();
-            let new = rewrite.octets.first_chunk::<{ Ethernet::SIZE }>();
-            if let (Some(old), Some(new)) = (old, new) {
-                *old = *new;
-                return Ok(());
-            }
-        }
+    // A packet that leaves under a header as long as the one it came with stays where it is.
+    if count != usize::from(packet.l3) {
         packet.frame.advance(packet.l3.into());
+        packet.frame.prepend(count).ok_or(NO_ROOM)?;
     }
-    packet.frame.prepend(count).ok_or(NO_ROOM)?.copy_from_slice(rewrite.headers());
+    // The type follows the packet: an IPv4 route may have an IPv6 next hop (RFC 8950).
+    let ethertype = ethertype(packet.family);
+    let octets = packet.frame.bytes_mut();
+    if count == Ethernet::SIZE
+        && let (Some(header), Some(new)) = (octets.first_chunk_mut(), rewrite.octets.first_chunk())
+    {
+        // A copy of known length is two moves, not a call.
+        let new: &[u8; Ethernet::SIZE - 2] = new;
+        let header: &mut [u8; Ethernet::SIZE] = header;
+        header[..Ethernet::SIZE - 2].copy_from_slice(new);
+        header[Ethernet::SIZE - 2..].copy_from_slice(&ethertype);
+        return Ok(());
+    }
+    let header = octets.get_mut(..count).ok_or(NO_ROOM)?;
+    header.copy_from_slice(rewrite.headers());
+    if let Some(last) = header.last_chunk_mut() {
+        *last = ethertype;
+    }
     Ok(())
+}
+
+#[inline(always)]
+const fn ethertype(family: Family) -> [u8; 2] {
+    match family {
+        Family::V4 => EtherType::IPV4.to_be_bytes(),
+        Family::V6 => EtherType::IPV6.to_be_bytes(),
+    }
 }
 
 #[inline(always)]
@@ -53,10 +71,7 @@ fn apply_tunnel(rewrite: &Rewrite, packet: &mut Packet, identification: &mut u16
     if follows.has(Follows::INNER_TYPE)
         && let Some(ethertype) = headers.last_chunk_mut::<2>()
     {
-        *ethertype = match packet.family {
-            Family::V4 => EtherType::IPV4.to_be_bytes(),
-            Family::V6 => EtherType::IPV6.to_be_bytes(),
-        };
+        *ethertype = self::ethertype(packet.family);
     }
     let mask = if follows.has(Follows::DSCP) { 0xfc } else { 0 } | if follows.has(Follows::ECN) { 3 } else { 0 };
     let tos = packet.tos & mask;

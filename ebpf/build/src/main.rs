@@ -72,7 +72,9 @@ fn main() -> Result<()> {
 }
 
 fn objects_toml(rustc: &str) -> String {
-    format!("# Written by ebpf/build: what made the objects beside this file.\nrustc = \"{rustc}\"\nhost = \"{HOST}\"\n")
+    format!(
+        "# Written by ebpf/build: what made the objects beside this file.\nrustc = \"{rustc}\"\nhost = \"{HOST}\"\n"
+    )
 }
 
 /// Starts this process anew with rustc's folder of libraries first, unless it is: bpf-linker looks for libLLVM there.
@@ -83,8 +85,7 @@ fn find_llvm(sysroot: &Path) -> Result<()> {
         return Ok(());
     }
     let path = env::join_paths([lib].into_iter().chain(env::split_paths(&path)))?;
-    let error =
-        Command::new(env::current_exe()?).args(env::args_os().skip(1)).env("LD_LIBRARY_PATH", path).exec();
+    let error = Command::new(env::current_exe()?).args(env::args_os().skip(1)).env("LD_LIBRARY_PATH", path).exec();
     bail!("starting this program again: {error}")
 }
 

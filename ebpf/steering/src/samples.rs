@@ -54,6 +54,17 @@ fn v6(address: [u8; 16]) -> IpAddr {
 
 /// The tables that [`frames`] go with, for what `device` receives; its sockets are those of port 3.
 pub fn tables(device: u32) -> HostTables {
+    let mut tables = tables_without_routes(device);
+    tables
+        .route(0, v4([198, 18, 0, 0]), 15, Keeper::KERNEL)
+        .route(0, v4([198, 18, 5, 0]), 24, Keeper::WORKER)
+        .route(0, v6(six(0xaaaa, 0)), 48, Keeper::KERNEL)
+        .route(0, v6(six(0xaaaa, 0x55)), 128, Keeper::WORKER);
+    tables
+}
+
+/// The same, but no prefix is the kernel's.
+pub fn tables_without_routes(device: u32) -> HostTables {
     let mut tables = HostTables::new();
     let interface = Interface { mac: MAC, port: 3, counters: ROW, flags: InterfaceFlags::default(), vrf: 0 };
     let flags = InterfaceFlags::FALLBACK_DROP;
@@ -71,11 +82,7 @@ pub fn tables(device: u32) -> HostTables {
         .tunnel(0, v4(ANY_END), None, UDP, GENEVE)
         .tunnel(0, v6(OWN6), Some(v6(REMOTE6)), UDP, VXLAN)
         .tunnel(0, v6(OWN6), Some(v6(IP6IP6_REMOTE)), protocol::IPV6, 0)
-        .tunnel(0, v6(ANY_END6), None, UDP, GENEVE)
-        .route(0, v4([198, 18, 0, 0]), 15, Keeper::KERNEL)
-        .route(0, v4([198, 18, 5, 0]), 24, Keeper::WORKER)
-        .route(0, v6(six(0xaaaa, 0)), 48, Keeper::KERNEL)
-        .route(0, v6(six(0xaaaa, 0x55)), 128, Keeper::WORKER);
+        .tunnel(0, v6(ANY_END6), None, UDP, GENEVE);
     tables
 }
 

@@ -48,6 +48,31 @@ pub struct Interface {
     pub vrf: u32,
 }
 
+/// A copy of what is known of an untagged interface, where it is found without hashing.
+///
+/// Each device has two places, [`Quick::place`] and the one behind it; where neither has it, the map of interfaces
+/// does. A place is written only while it is empty and has been for longer than any packet takes, so the XDP program
+/// never reads half of one interface and half of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Quick {
+    /// Interface index of the device; 0: the place is empty.
+    pub device: u32,
+    /// What is known of it.
+    pub interface: Interface,
+}
+
+impl Quick {
+    /// Places in all. A power of two.
+    pub const PLACES: u32 = 1024;
+
+    /// The first place of a device.
+    #[inline(always)]
+    pub const fn place(device: u32) -> u32 {
+        device.wrapping_mul(2) & (Self::PLACES - 1)
+    }
+}
+
 /// Facts of an interface, one bit each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(transparent)]
@@ -226,5 +251,6 @@ impl Keeper {
     pub const KERNEL: Self = Self(1);
 }
 
+const _: () = assert!(size_of::<Quick>() == 20 && Quick::PLACES.is_power_of_two());
 const _: () = assert!(size_of::<Interface>() == 16 && size_of::<TunnelV4>() == 16 && size_of::<TunnelV6>() == 40);
 const _: () = assert!(QUEUES.is_power_of_two() && PORTS.is_power_of_two() && ROWS.is_power_of_two());

@@ -294,7 +294,11 @@ impl Socket {
     /// to two seconds) until the driver has given the queue back; if it does not, those chunks are
     /// written off as lost. The kernel may go on *reading* chunks whose sending had begun (virtio_net
     /// in copy mode refers to the pages): such a packet may leave with octets of the chunk's next
-    /// user, but no memory is harmed. A process that forks without exec keeps the socket open: don't.
+    /// user, but no memory is harmed.
+    ///
+    /// This holds as long as ours is the only descriptor: one that was duplicated from [`AsFd`], or
+    /// inherited by a child that was forked and does not exec, keeps the kernel receiving into chunks
+    /// that are someone else's. So neither is allowed; an XSKMAP takes the descriptor without keeping it.
     ///
     /// # Panics
     ///
@@ -399,6 +403,7 @@ impl Account {
     }
 }
 
+/// For an XSKMAP and for [`Waiter`](crate::Waiter); not to be duplicated, see [`Socket::close`].
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.kernel.fd.as_fd()

@@ -49,3 +49,23 @@ impl Waiter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn wakes_for_any_of_its_descriptors_and_else_when_time_is_over() {
+        let (quiet, _keep) = io::pipe().expect("a pipe");
+        let (loud, mut writer) = io::pipe().expect("a pipe");
+        let mut waiter = Waiter::new();
+        let mut wait = |timeout| waiter.wait([quiet.as_fd(), loud.as_fd()], timeout).expect("poll works");
+        assert!(!wait(Some(Duration::ZERO)));
+        writer.write_all(&[1]).expect("a pipe takes an octet");
+        assert!(wait(Some(Duration::ZERO)));
+        assert!(wait(None));
+    }
+}

@@ -418,11 +418,11 @@ fn a_donor_without_a_device_is_passed_over() {
         // The only candidate has lost its device: this one registers the memory again,
         let first = Socket::bind(&umem, &mut pool, &config("c", 0)).expect("a free queue");
         assert!(!first.is_sharer());
-        dead.close(&mut pool);
-        // and lends it.
+        // and lends it, though the dead one is still there.
         space.veth("a", "b", 1, 1500);
         let second = Socket::bind(&umem, &mut pool, &config("a", 0)).expect("a free queue");
         assert!(second.is_sharer());
+        dead.close(&mut pool);
         // One that came by sharing lends as well.
         first.close(&mut pool);
         let third = Socket::bind(&umem, &mut pool, &config("c", 0)).expect("a free queue");

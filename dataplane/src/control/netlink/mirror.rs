@@ -311,18 +311,27 @@ impl Mirror {
         match &message.payload {
             NetlinkPayload::Done(_) | NetlinkPayload::Error(_) => {
                 let part = dump.part;
-                if let Some(source) = failure(&message.payload)
+                let Some(source) = failure(&message.payload) else {
+                    self.finish();
+                    return Ok(());
+                };
+                match source.raw_os_error() {
                     // A kernel without IPv6 has none of its tables.
-                    && !matches!(
-                        source.raw_os_error(),
-                        Some(libc::EOPNOTSUPP | libc::EAFNOSUPPORT)
-                    )
-                {
-                    self.dump = None;
-                    self.due.insert(part);
-                    return Err(Error::Dump { what: part.name(), source });
+                    Some(libc::EOPNOTSUPP | libc::EAFNOSUPPORT) => self.finish(),
+                    // There was no room to begin in, but begun it is, and it goes on as
+                    // we make room.
+                    Some(libc::ENOBUFS) => {}
+                    // Another one is under way, whose end got lost.
+                    Some(libc::EBUSY) => {
+                        self.dump = None;
+                        self.due.insert(part);
+                    }
+                    _ => {
+                        self.dump = None;
+                        self.due.insert(part);
+                        return Err(Error::Dump { what: part.name(), source });
+                    }
                 }
-                self.finish();
             }
             NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message)) => {
                 dump.listed.links.extend(message::link(message));
@@ -661,4 +670,27 @@ fn same_hop(route: &MirroredRoute, hop: &KernelHop) -> bool {
 /// Whether `route` has all next hops of `other`.
 fn contains(route: &MirroredRoute, other: &MirroredRoute) -> bool {
     other.next_hops.iter().all(|hop| same_hop(route, hop))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_event_told_stands_over_what_a_dump_lists() {
+        // Key: what it is about. `told` has the odd ones.
+        let mut live = BTreeMap::from([(1, 'a'), (2, 'a'), (3, 'a'), (4, 'a'), (6, 'a')]);
+        let listed = BTreeMap::from([(1, 'b'), (2, 'b'), (5, 'b'), (6, 'a'), (8, 'b')]);
+        let told = BTreeSet::from([1, 3, 5]);
+        let mut moved = BTreeSet::new();
+        replace(&mut live, listed.clone(), &told, &mut moved, |_| true);
+        assert_eq!(live, BTreeMap::from([(1, 'a'), (2, 'b'), (3, 'a'), (6, 'a'), (8, 'b')]));
+        assert_eq!(moved, BTreeSet::from([2, 4, 8]));
+        // A list that may lack something takes nothing away.
+        let mut live = BTreeMap::from([(2, 'a'), (4, 'a')]);
+        let mut moved = BTreeSet::new();
+        replace(&mut live, listed, &told, &mut moved, |_| false);
+        assert_eq!(live[&4], 'a');
+        assert_eq!(moved, BTreeSet::from([2, 6, 8]));
+    }
 }
