@@ -75,7 +75,10 @@ impl Rig {
             let frame = stock.frames.frame_of(octets).expect("there are more chunks than frames");
             at_rest.push(stock.wrap(frame, LAN, false, Time(0)));
         }
-        let pipeline = Pipeline::new(Shaper::new(2, 1024), Tally::new(2, 1, 2 + BATCH));
+        let mut shaper = Shaper::new(2, 1024);
+        shaper.open(PortId(0));
+        shaper.open(PortId(1));
+        let pipeline = Pipeline::new(shaper, Tally::new(2, 1, 2 + BATCH));
         let mut rig = Self { path, tables: tables(path), pipeline, batch: Batch::new(), at_rest, originals };
         rig.round();
         let totals = Totals::of([&*rig.pipeline.tally.page()]);
@@ -127,9 +130,9 @@ impl Rig {
         match stage {
             Stage::Parse => batch.iter_mut().try_for_each(Packet::parse)?,
             Stage::Lookup => tables.fib.lookup(batch),
-            Stage::Encap => {
-                batch.iter_mut().try_for_each(|packet| dataplane::tunnel::apply(rewrite, packet, &mut identification))?
-            }
+            Stage::Encap => batch
+                .iter_mut()
+                .try_for_each(|packet| dataplane::tunnel::apply(rewrite, packet, &mut identification))?,
             Stage::Decap => batch.iter_mut().try_for_each(|packet| tables.tunnels.decap(packet))?,
         }
         Ok(start.elapsed())
@@ -304,14 +307,20 @@ fn frame(path: Path, at: usize) -> Vec<u8> {
     match (outer, ends(path).remote(), ends(path).local()) {
         (Ip::V4, IpAddr::V4(remote), IpAddr::V4(local)) => {
             let mut frame = written(|out| {
-                ethernet.ipv4(remote.octets(), local.octets(), 64).udp(49_152 + at as u16, wire::Vxlan::PORT).write(out, &payload)
+                ethernet
+                    .ipv4(remote.octets(), local.octets(), 64)
+                    .udp(49_152 + at as u16, wire::Vxlan::PORT)
+                    .write(out, &payload)
             });
             // Over IPv4 the checksum is left out.
             frame[Ethernet::SIZE + 26..Ethernet::SIZE + 28].fill(0);
             frame
         }
         (Ip::V6, IpAddr::V6(remote), IpAddr::V6(local)) => written(|out| {
-            ethernet.ipv6(remote.octets(), local.octets(), 64).udp(49_152 + at as u16, wire::Vxlan::PORT).write(out, &payload)
+            ethernet
+                .ipv6(remote.octets(), local.octets(), 64)
+                .udp(49_152 + at as u16, wire::Vxlan::PORT)
+                .write(out, &payload)
         }),
         _ => unreachable!("the ends are of the path's family"),
     }

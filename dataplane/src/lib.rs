@@ -7,10 +7,13 @@ pub mod hash;
 pub mod io;
 pub mod packet;
 pub mod pipeline;
+pub mod print;
 pub mod qos;
+pub mod replay;
 pub mod slow;
 pub mod stats;
 pub mod tables;
+#[cfg(test)]
+mod testing;
 pub mod tunnel;
 pub mod worker;
-pub mod replay;

@@ -4,8 +4,10 @@
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use dataplane::config::{Config, ConfigError};
+use dataplane::control::gateway::Gateway;
+use dataplane::control::server::{self, Question};
 use dataplane::replay::{PortFile, ReplayError};
-use dataplane::{check, replay};
+use dataplane::{check, print as layout, replay};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -19,6 +21,25 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Forward packets until SIGTERM.
+    #[command(after_help = "Example: penstock run /etc/penstock.toml")]
+    Run {
+        /// The configuration file.
+        config: PathBuf,
+    },
+    /// Ask a running gateway.
+    #[command(after_help = "Example: penstock show tunnels --json")]
+    Show {
+        /// What to show.
+        #[arg(value_enum)]
+        what: What,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+        /// The gateway's control socket: `[gateway] control` of its configuration.
+        #[arg(long, value_name = "SOCKET", default_value = "/run/penstock/control.sock")]
+        control: PathBuf,
+    },
     /// Check a configuration without touching the host.
     #[command(after_help = "Example: penstock check /etc/penstock.toml")]
     Check {
@@ -43,6 +64,33 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// What `show` knows.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum What {
+    /// Interfaces: mode, queues, counters.
+    Interfaces,
+    /// Tunnels: state, MTU, counters.
+    Tunnels,
+    /// Routes and where they lead.
+    Routes,
+    /// Neighbours as the kernel knows them.
+    Neighbours,
+    /// Where every packet went, dropped ones by reason.
+    Drops,
+}
+
+impl From<What> for Question {
+    fn from(what: What) -> Self {
+        match what {
+            What::Interfaces => Self::Interfaces,
+            What::Tunnels => Self::Tunnels,
+            What::Routes => Self::Routes,
+            What::Neighbours => Self::Neighbours,
+            What::Drops => Self::Drops,
+        }
+    }
 }
 
 /// Exit status of a failure at run time.
@@ -70,6 +118,18 @@ fn status(error: &anyhow::Error) -> u8 {
 
 fn execute(command: Command) -> anyhow::Result<()> {
     match command {
+        Command::Run { config } => {
+            let config = Config::load(&config)?;
+            // Before any thread starts: what it starts blocks the signals too.
+            let mut signals = sys::signals::Signals::take().context("cannot take signals")?;
+            Gateway::start(config)?.run(&mut signals)?;
+            Ok(())
+        }
+        Command::Show { what, json, control } => {
+            let question = what.into();
+            let answer = server::ask(&control, question)?;
+            if json { print_json(&answer) } else { print(&layout::table(question, &answer)) }
+        }
         Command::Check { config, json } => {
             let report = check::check(&config)?;
             if json { print_json(&report) } else { print(&report.to_string()) }

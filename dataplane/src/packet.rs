@@ -264,7 +264,6 @@ impl Packet {
 
     /// Copies the decisions about `other`, not its frame: for what is made from it.
     pub fn inherit(&mut self, other: &Packet) {
-        debug_assert!(self.frame.is_empty());
         self.arrived = other.arrived;
         self.adjacency = other.adjacency;
         self.generation = other.generation;

@@ -12,22 +12,39 @@ use crate::packet::{Batch, DropReason, Exit, Exits, Packet, PortId, Time};
 /// The queues of one worker.
 #[derive(Debug)]
 pub struct Shaper {
-    /// By the port that packets leave by.
-    queues: Vec<Fifo>,
+    /// By the port that packets leave by; `None` for a port that nobody serves.
+    queues: Vec<Option<Fifo>>,
+    limit: usize,
     waiting: usize,
 }
 
 impl Shaper {
-    /// Queues for ports `0..ports`, each for at most `limit` packets.
+    /// For ports `0..ports`, none open yet; each queue will hold at most `limit` packets.
     pub fn new(ports: usize, limit: usize) -> Self {
-        Self { queues: (0..ports).map(|_| Fifo::new(limit)).collect(), waiting: 0 }
+        Self { queues: (0..ports).map(|_| None).collect(), limit, waiting: 0 }
+    }
+
+    /// Packets for this port have somewhere to go from now on.
+    pub fn open(&mut self, port: PortId) {
+        if let Some(queue) = self.queues.get_mut(port.index()) {
+            queue.get_or_insert_with(|| Fifo::new(self.limit));
+        }
+    }
+
+    /// Nobody serves the port any more: what waits for it leaves, and so will what comes.
+    pub fn close(&mut self, port: PortId, exits: &mut Exits) {
+        let Some(mut queue) = self.queues.get_mut(port.index()).and_then(Option::take) else { return };
+        while let Some(packet) = queue.pop(usize::MAX) {
+            self.waiting -= 1;
+            exits.push(packet, Exit::Drop(DropReason::PortDown));
+        }
     }
 
     /// Takes every packet of the batch into its queue. They wait bare: headers go on when they leave.
     #[inline]
     pub fn enqueue(&mut self, batch: &mut Batch, exits: &mut Exits, _now: Time) {
         for packet in batch.drain() {
-            match self.queues.get_mut(packet.egress.index()) {
+            match self.queue(packet.egress) {
                 Some(queue) => match queue.push(packet) {
                     Ok(()) => self.waiting += 1,
                     Err(packet) => exits.push(packet, Exit::Drop(DropReason::QueueFull)),
@@ -40,7 +57,7 @@ impl Shaper {
     /// Lets packets go to a port that has `room` descriptors, a batch at most.
     #[inline]
     pub fn dequeue(&mut self, port: PortId, room: usize, out: &mut Batch, _now: Time) {
-        let Some(queue) = self.queues.get_mut(port.index()) else { return };
+        let Some(Some(queue)) = self.queues.get_mut(port.index()) else { return };
         let mut room = room;
         while out.room() > 0 {
             let Some(packet) = queue.pop(room) else { break };
@@ -50,9 +67,14 @@ impl Shaper {
         }
     }
 
+    #[inline(always)]
+    fn queue(&mut self, port: PortId) -> Option<&mut Fifo> {
+        self.queues.get_mut(port.index()).and_then(Option::as_mut)
+    }
+
     /// How many packets wait for a port.
     pub fn backlog(&self, port: PortId) -> usize {
-        self.queues.get(port.index()).map_or(0, Fifo::len)
+        self.queues.get(port.index()).and_then(Option::as_ref).map_or(0, Fifo::len)
     }
 
     /// How many packets wait in all.
@@ -60,18 +82,9 @@ impl Shaper {
         self.waiting
     }
 
-    /// The packets that wait for a port which is gone.
-    pub fn abandon(&mut self, port: PortId, exits: &mut Exits) {
-        let Some(queue) = self.queues.get_mut(port.index()) else { return };
-        while let Some(packet) = queue.pop(usize::MAX) {
-            self.waiting -= 1;
-            exits.push(packet, Exit::Drop(DropReason::PortDown));
-        }
-    }
-
     /// Takes one packet out for another worker's queue of the same port.
     pub fn hand_over(&mut self, port: PortId) -> Option<Box<Packet>> {
-        let packet = self.queues.get_mut(port.index())?.pop(usize::MAX)?;
+        let packet = self.queue(port)?.pop(usize::MAX)?;
         self.waiting -= 1;
         Some(packet)
     }

@@ -98,11 +98,7 @@ impl ReplayError {
     pub const fn is_usage(&self) -> bool {
         matches!(
             self,
-            Self::PortFile
-                | Self::NoSuchPort { .. }
-                | Self::Twice { .. }
-                | Self::NoMac { .. }
-                | Self::Config(_)
+            Self::PortFile | Self::NoSuchPort { .. } | Self::Twice { .. } | Self::NoMac { .. } | Self::Config(_)
         )
     }
 }
@@ -201,18 +197,18 @@ impl Simulated {
         let ports = plan.ports.len();
         let tally = Tally::new(ports, config.tunnels.len(), resolver.published().current().adjacencies.len());
         let page = tally.page();
-        let slow = Slow::new(Limiter::new(config.gateway.icmp_errors_pps), outlets, Wanted(None));
+        let slow = Slow::new(Limiter::new(config.gateway.icmp_errors_pps), outlets, Wanted::nobody());
         let pipeline = Pipeline::new(Shaper::new(ports, QUEUE_LIMIT), tally);
         let stock = Stock::new(umem.pool(64, 256), umem.chunks().min(CHUNKS));
         let mut worker = Worker::new(stock, pipeline, slow, resolver.published().reader());
         for (at, interface) in config.interfaces.iter().enumerate() {
             if interface.parent.is_none() {
-                worker.lanes.push(Lane::interface(PortId(at as u16), 0, Port::Memory(Memory::new())));
+                worker.open(Lane::interface(PortId(at as u16), 0, Port::Memory(Memory::new())));
             }
         }
         for at in 0..config.tunnels.len() {
             let port = Plan::tunnel_port(config, TunnelId(at as u16));
-            worker.lanes.push(Lane::device(port, Port::Memory(Memory::new())));
+            worker.open(Lane::device(port, Port::Memory(Memory::new())));
         }
         Ok(Self { worker, page, steering: plan.steering(config), now: Time(0) })
     }

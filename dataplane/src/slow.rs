@@ -115,6 +115,10 @@ impl Slow {
         now: Time,
     ) {
         pipeline.tally.dropped(reason, packet.ingress, packet.tunnel);
+        if reason == DropReason::NeighbourUnresolved {
+            // One that failed once may answer now.
+            self.hold.ask(packet.adjacency, packet.destination());
+        }
         if let Some(owed) = reason.owes()
             && icmp::may_be_sent_about(&packet)
         {

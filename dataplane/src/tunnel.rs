@@ -256,3 +256,6 @@ fn set_ecn(packet: &mut Packet, ecn: Ecn) {
     }
     packet.tos = tos;
 }
+
+#[cfg(test)]
+mod tests;

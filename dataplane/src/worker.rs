@@ -22,6 +22,8 @@ pub struct Lane {
     pub driver: Port,
     /// A tunnel's device: what comes from it has been routed by the kernel.
     pub injects: bool,
+    /// Packets may be sent by it: not by a device, nor by a receive queue that has no send queue.
+    pub sends: bool,
     /// The driver has not said that its device is gone.
     pub alive: bool,
 }
@@ -29,12 +31,12 @@ pub struct Lane {
 impl Lane {
     /// A queue of an interface.
     pub const fn interface(port: PortId, queue: u32, driver: Port) -> Self {
-        Self { port, queue, driver, injects: false, alive: true }
+        Self { port, queue, driver, injects: false, sends: true, alive: true }
     }
 
     /// A tunnel's device.
     pub const fn device(port: PortId, driver: Port) -> Self {
-        Self { port, queue: 0, driver, injects: true, alive: true }
+        Self { port, queue: 0, driver, injects: true, sends: false, alive: true }
     }
 }
 
@@ -49,38 +51,25 @@ pub enum Command {
     Outlets(Outlets),
 }
 
-/// The ring to and from another worker. A packet crosses without its box.
-pub struct Crossing {
+/// The ring to another worker. A packet crosses without its box.
+pub struct Outbound {
     /// Ports whose packets go to that worker, because this one has no ring of theirs.
     pub ports: Vec<PortId>,
-    /// To that worker.
-    pub out: rtrb::Producer<Packet>,
-    /// From that worker.
-    pub back: rtrb::Consumer<Packet>,
+    /// The ring.
+    pub ring: rtrb::Producer<Packet>,
 }
 
-impl Crossing {
-    /// Packets from the other worker, each into a box of this one.
-    fn receive(&mut self, batch: &mut Batch, stock: &mut Stock) {
-        while batch.room() > 0
-            && let Ok(packet) = self.back.pop()
-        {
-            let mut place = stock.empty();
-            *place = packet;
-            batch.push(place);
-        }
-    }
-
+impl Outbound {
     /// Packets for the other worker's ports, as far as the ring has room; the rest stays in its queue.
     fn send(&mut self, pipeline: &mut Pipeline, stock: &mut Stock) -> usize {
         let mut sent = 0;
         for port in &self.ports {
-            while !self.out.is_full()
+            while !self.ring.is_full()
                 && let Some(mut place) = pipeline.shaper.hand_over(*port)
             {
                 let packet = mem::replace(&mut *place, Packet::empty());
                 stock.put(place);
-                let pushed = self.out.push(packet);
+                let pushed = self.ring.push(packet);
                 debug_assert!(pushed.is_ok(), "only this thread pushes, and there was room");
                 sent += 1;
             }
@@ -88,9 +77,20 @@ impl Crossing {
         sent
     }
 
-    /// Packets on their way to the other worker.
+    /// Packets on their way.
     fn waiting(&self) -> usize {
-        self.out.buffer().capacity() - self.out.slots()
+        self.ring.buffer().capacity() - self.ring.slots()
+    }
+}
+
+/// Packets from another worker, each into a box of this one.
+fn receive_crossing(ring: &mut rtrb::Consumer<Packet>, batch: &mut Batch, stock: &mut Stock) {
+    while batch.room() > 0
+        && let Ok(packet) = ring.pop()
+    {
+        let mut place = stock.empty();
+        *place = packet;
+        batch.push(place);
     }
 }
 
@@ -98,8 +98,8 @@ impl Crossing {
 pub struct Worker {
     /// Ports, in the order of their polling.
     pub lanes: Vec<Lane>,
-    /// One per other worker.
-    pub crossings: Vec<Crossing>,
+    outbound: Vec<Outbound>,
+    inbound: Vec<rtrb::Consumer<Packet>>,
     /// Free frames and boxes.
     pub stock: Stock,
     /// The page.
@@ -113,7 +113,35 @@ pub struct Worker {
 impl Worker {
     /// Without ports.
     pub fn new(stock: Stock, pipeline: Pipeline, slow: Slow, tables: Reader<Tables>) -> Self {
-        Self { lanes: Vec::new(), crossings: Vec::new(), stock, pipeline, slow, tables, batch: Batch::new() }
+        Self {
+            lanes: Vec::new(),
+            outbound: Vec::new(),
+            inbound: Vec::new(),
+            stock,
+            pipeline,
+            slow,
+            tables,
+            batch: Batch::new(),
+        }
+    }
+
+    /// Polls this too from now on.
+    pub fn open(&mut self, lane: Lane) {
+        if lane.sends {
+            self.pipeline.shaper.open(lane.port);
+        }
+        self.lanes.push(lane);
+    }
+
+    /// Packets for the ring's ports go to another worker from now on.
+    pub fn cross_to(&mut self, outbound: Outbound) {
+        outbound.ports.iter().for_each(|port| self.pipeline.shaper.open(*port));
+        self.outbound.push(outbound);
+    }
+
+    /// Packets of another worker come from this ring.
+    pub fn cross_from(&mut self, ring: rtrb::Consumer<Packet>) {
+        self.inbound.push(ring);
     }
 
     /// One round over all ports. Returns how many packets came or went: 0 is an idle round.
@@ -137,13 +165,13 @@ impl Worker {
             }
             self.slow.settle(&mut self.pipeline, &mut self.stock, tables, now);
         }
-        for crossing in &mut self.crossings {
-            crossing.receive(&mut self.batch, &mut self.stock);
+        for ring in &mut self.inbound {
+            receive_crossing(ring, &mut self.batch, &mut self.stock);
             moved += self.batch.len();
             self.pipeline.resume(&mut self.batch, now);
         }
         for lane in &mut self.lanes {
-            while self.pipeline.shaper.backlog(lane.port) != 0 {
+            while lane.sends && self.pipeline.shaper.backlog(lane.port) != 0 {
                 let room = lane.driver.room();
                 self.pipeline.transmit(lane.port, room, &mut self.batch, tables, now);
                 if self.batch.is_empty() {
@@ -156,11 +184,11 @@ impl Worker {
             }
             lane.alive &= lane.driver.flush(&mut self.stock);
         }
-        for crossing in &mut self.crossings {
-            moved += crossing.send(&mut self.pipeline, &mut self.stock);
+        for outbound in &mut self.outbound {
+            moved += outbound.send(&mut self.pipeline, &mut self.stock);
         }
         self.slow.settle(&mut self.pipeline, &mut self.stock, tables, now);
-        let crossing: usize = self.crossings.iter().map(Crossing::waiting).sum();
+        let crossing: usize = self.outbound.iter().map(Outbound::waiting).sum();
         let waiting = self.pipeline.shaper.waiting() + self.slow.waiting() + crossing;
         self.pipeline.tally.queued(waiting as u64);
         moved
@@ -169,7 +197,7 @@ impl Worker {
     /// Does what control asks, and closes ports whose device is gone.
     pub fn obey(&mut self, command: Command, now: Time) {
         match command {
-            Command::Open(lane) => self.lanes.push(lane),
+            Command::Open(lane) => self.open(lane),
             Command::Close(port) => self.close(|lane| lane.port == port, now),
             Command::Outlets(outlets) => *self.slow.outlets() = outlets,
         }
@@ -181,8 +209,8 @@ impl Worker {
         self.lanes = kept;
         for lane in gone {
             lane.driver.close(&mut self.stock);
-            if self.lanes.iter().all(|other| other.port != lane.port) {
-                self.pipeline.shaper.abandon(lane.port, &mut self.pipeline.exits);
+            if !self.lanes.iter().any(|other| other.port == lane.port && other.sends) {
+                self.pipeline.shaper.close(lane.port, &mut self.pipeline.exits);
             }
         }
         let tables = self.tables.load();
@@ -220,7 +248,7 @@ impl Worker {
         let patience = self.slow.deadline().map_or(LONGEST_SLEEP, |deadline| deadline.since(now).max(1_000_000));
         let patience = if self.pipeline.shaper.waiting() == 0 { patience } else { patience.min(SHORTEST_SLEEP) };
         self.tables.rest();
-        // A failed wait is a short one.
+        // Under a wait that fails, this is a busy loop and no worse.
         let _ready = waiter.wait(fds, Some(Duration::from_nanos(patience.min(LONGEST_SLEEP))));
         self.tables.wake();
         wake.drain();

@@ -1,7 +1,7 @@
 //! Frames made and read with etherparse: another opinion on every header and checksum.
 
 use etherparse::{
-    Icmpv4Slice, Icmpv6Slice, IpNumber, IpSlice, Ipv4Slice, Ipv6Slice, LinkExtSlice, NetSlice, SlicedPacket, TcpSlice,
+    Icmpv4Slice, Icmpv6Slice, IpSlice, Ipv4Slice, Ipv6Slice, LinkExtSlice, NetSlice, SlicedPacket, TcpSlice,
     TransportSlice, UdpSlice, checksum,
 };
 use std::net::IpAddr;
@@ -110,7 +110,7 @@ fn decode_v4(slice: &Ipv4Slice<'_>, transport: Option<&TransportSlice<'_>>) -> R
         source: header.source_addr().into(),
         destination: header.destination_addr().into(),
         ttl: header.ttl(),
-        tos: header.dscp().value() << 2 | header.ecn().value(),
+        tos: header.dcp().value() << 2 | header.ecn().value(),
         dont_fragment: header.dont_fragment(),
         fragment: header.is_fragmenting_payload().then_some((offset, header.more_fragments())),
         length: header.total_len().into(),
@@ -197,8 +197,8 @@ fn icmpv6_into(ip: &mut Ip, icmp: &Icmpv6Slice<'_>) -> Result<(), Wrong> {
 
 /// Whether payload and pseudo-header (RFC 9293 §3.1, RFC 8200 §8.1) sum up to what a right checksum makes of them.
 fn sums_up(ip: &Ip) -> bool {
-    let sum = checksum::Sum16BitWords::new().add_slice(&ip.payload).add_2bytes([0, ip.protocol]);
-    let sum = sum.add_4bytes((ip.payload.len() as u32).to_be_bytes());
+    let mut sum = checksum::Sum16BitWords::new().add_slice(&ip.payload).add_2bytes([0, ip.protocol]);
+    sum = sum.add_4bytes((ip.payload.len() as u32).to_be_bytes());
     let sum = match (ip.source, ip.destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             sum.add_4bytes(source.octets()).add_4bytes(destination.octets())
@@ -211,7 +211,7 @@ fn sums_up(ip: &Ip) -> bool {
     sum.ones_complement() == 0
 }
 
-/// The IP packet of a frame without its Ethernet header and padding.
+/// The IP packet of a frame: no Ethernet header, no padding.
 ///
 /// # Panics
 ///
@@ -219,11 +219,12 @@ fn sums_up(ip: &Ip) -> bool {
 #[track_caller]
 pub fn ip_of(frame: &[u8]) -> &[u8] {
     let sliced = SlicedPacket::from_ethernet(frame).expect("a frame of ours");
-    let (at, length) = match IpSlice::from_slice(sliced.ether_payload().expect("IP").payload).expect("IP") {
-        IpSlice::Ipv4(slice) => (0, usize::from(slice.header().total_len())),
-        IpSlice::Ipv6(slice) => (0, usize::from(slice.header().payload_length()) + 40),
+    let packet = sliced.ether_payload().expect("a frame of ours").payload;
+    let length = match IpSlice::from_slice(packet).expect("a frame of ours") {
+        IpSlice::Ipv4(slice) => usize::from(slice.header().total_len()),
+        IpSlice::Ipv6(slice) => usize::from(slice.header().payload_length()) + 40,
     };
-    &sliced.ether_payload().expect("IP").payload[at..at + length]
+    &packet[..length]
 }
 
 /// Wraps a frame in VXLAN: UDP payload of the outer packet.
@@ -231,9 +232,6 @@ pub fn vxlan(vni: u32, inner: &[u8]) -> Vec<u8> {
     let [_, a, b, c] = vni.to_be_bytes();
     [&[8, 0, 0, 0, a, b, c, 0], inner].concat()
 }
-
-/// The protocol number of IPv4 ICMP.
-pub const ICMP: u8 = IpNumber::ICMP.0;
 
 #[cfg(test)]
 mod tests {

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use sys::tun::{Kind, Tun};
@@ -108,7 +109,7 @@ pub struct Spec {
 /// A tunnel's device, held open by this process. Dropping it leaves it to a later run.
 #[derive(Debug)]
 pub struct Device {
-    tun: Tun,
+    tun: Arc<Tun>,
     ifindex: IfIndex,
 }
 
@@ -142,7 +143,7 @@ impl Device {
         let tun = Tun::open(name, kind).map_err(failed)?;
         tun.set_persistent(true).map_err(failed)?;
         let (ifindex, _) = commander.link(name)?.ok_or_else(|| Error::Vanished { name: name.clone() })?;
-        let mut device = Self { tun, ifindex };
+        let mut device = Self { tun: Arc::new(tun), ifindex };
         device.configure(spec, commander)?;
         Ok(device)
     }
@@ -190,8 +191,8 @@ impl Device {
         self.ifindex
     }
 
-    /// The packets of it.
-    pub fn tun(&self) -> &Tun {
+    /// The packets of it, to be read by one worker and written by all.
+    pub fn tun(&self) -> &Arc<Tun> {
         &self.tun
     }
 

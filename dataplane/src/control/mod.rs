@@ -2,9 +2,15 @@
 
 pub mod devices;
 pub mod ethtool;
+pub mod gateway;
 pub mod host;
+pub mod neighbours;
 pub mod netlink;
 pub mod offline;
 pub mod plan;
+pub mod ports;
 pub mod resolve;
+pub mod server;
+pub mod show;
+pub mod workers;
 pub mod xdp;

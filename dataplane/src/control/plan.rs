@@ -11,8 +11,8 @@ use crate::tables::{Port, PortKind};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use steering::tables::{Ingress, Interface, InterfaceFlags, Keeper};
 use steering::HostTables;
+use steering::tables::{Ingress, Interface, InterfaceFlags, Keeper};
 use wire::{Mac, protocol};
 
 /// The TUN device by which packets for the host leave the workers when no tunnel's device does.
@@ -119,6 +119,12 @@ impl Plan {
         PortId((config.interfaces.len() + config.tunnels.len()) as u16)
     }
 
+    /// Which sockets serve an interface: interfaces with rings are counted in the file's order.
+    pub fn slot(&self, port: PortId) -> u16 {
+        let before = self.ports.iter().take(port.index());
+        before.filter(|port| port.kind == PortKind::Interface).count() as u16
+    }
+
     /// The route for an address.
     pub fn lookup(&self, vrf: Vrf, address: IpAddr) -> Option<(IpNet, Route)> {
         let longest = if address.is_ipv4() { 32 } else { 128 };
@@ -150,36 +156,45 @@ impl Plan {
                 self.compare(&interface.name, "mac", interface.mac.map(Mac::new), Mac::new(link.mac));
                 self.compare(&interface.name, "mtu", interface.mtu.map(u32::from), link.mtu);
             }
-            self.add_port(Port {
-                kind,
-                name: interface.name.clone(),
-                vrf: Vrf(interface.vrf as u16),
-                mac: Mac::new(mac),
-                mtu: mtu.unwrap_or(DEFAULT_MTU),
-                addresses: Vec::new(),
-            }, link.map(|(index, _)| index));
+            self.add_port(
+                Port {
+                    kind,
+                    name: interface.name.clone(),
+                    vrf: Vrf(interface.vrf as u16),
+                    mac: Mac::new(mac),
+                    mtu: mtu.unwrap_or(DEFAULT_MTU),
+                    addresses: Vec::new(),
+                },
+                link.map(|(index, _)| index),
+            );
         }
         for (at, tunnel) in config.tunnels.iter().enumerate() {
             let id = TunnelId(at as u16);
             let link = host.link_by_name(&tunnel.name).filter(|_| !tunnel.addresses.is_empty());
-            self.add_port(Port {
-                // Which adjacency it leads to is known once adjacencies have ids.
-                kind: PortKind::Tunnel { tunnel: id, into: crate::packet::AdjacencyId::NONE, ethernet: true },
-                name: tunnel.name.clone(),
-                vrf: Vrf(tunnel.vrf as u16),
-                mac: super::resolve::tunnel_mac(tunnel),
-                mtu: DEFAULT_MTU,
-                addresses: Vec::new(),
-            }, link.map(|(index, _)| index));
+            self.add_port(
+                Port {
+                    // Which adjacency it leads to is known once adjacencies have ids.
+                    kind: PortKind::Tunnel { tunnel: id, into: crate::packet::AdjacencyId::NONE, ethernet: true },
+                    name: tunnel.name.clone(),
+                    vrf: Vrf(tunnel.vrf as u16),
+                    mac: super::resolve::tunnel_mac(tunnel),
+                    mtu: DEFAULT_MTU,
+                    addresses: Vec::new(),
+                },
+                link.map(|(index, _)| index),
+            );
         }
-        self.add_port(Port {
-            kind: PortKind::Punt,
-            name: PUNT_DEVICE.into(),
-            vrf: Vrf::DEFAULT,
-            mac: Mac::default(),
-            mtu: u16::MAX,
-            addresses: Vec::new(),
-        }, host.link_by_name(PUNT_DEVICE).map(|(index, _)| index));
+        self.add_port(
+            Port {
+                kind: PortKind::Punt,
+                name: PUNT_DEVICE.into(),
+                vrf: Vrf::DEFAULT,
+                mac: Mac::default(),
+                mtu: u16::MAX,
+                addresses: Vec::new(),
+            },
+            host.link_by_name(PUNT_DEVICE).map(|(index, _)| index),
+        );
     }
 
     fn add_port(&mut self, port: Port, ifindex: Option<IfIndex>) {
@@ -192,7 +207,8 @@ impl Plan {
             && file != host
         {
             let (file, host) = (file.to_string(), host.to_string());
-            self.warnings.push(format!("interface {name}: {key} = {file} in the file, {host} in the kernel, which counts"));
+            self.warnings
+                .push(format!("interface {name}: {key} = {file} in the file, {host} in the kernel, which counts"));
         }
     }
 
@@ -356,14 +372,6 @@ impl Plan {
     /// What XDP needs to know, for the interfaces that exist.
     pub fn steering(&self, config: &Config) -> HostTables {
         let mut tables = HostTables::new();
-        let mut slot = 0;
-        let mut slots = BTreeMap::new();
-        for (at, interface) in config.interfaces.iter().enumerate() {
-            if interface.parent.is_none() {
-                slots.insert(at, slot);
-                slot += 1;
-            }
-        }
         for (at, interface) in config.interfaces.iter().enumerate() {
             let (parent, vlan) = interface.parent.map_or((at, 0), |(parent, vlan)| (parent, vlan));
             let Some(device) = self.ifindex[parent] else { continue };
@@ -375,7 +383,7 @@ impl Plan {
                 Ingress { device, vlan: vlan.into() },
                 Interface {
                     mac: self.ports[at].mac,
-                    port: slots[&parent],
+                    port: self.slot(PortId(parent as u16)),
                     counters: at as u16,
                     flags,
                     vrf: interface.vrf as u32,

@@ -8,9 +8,7 @@ use super::plan::{Neighbour, Plan, Target};
 use crate::config::{Config, Df, EcnMode, TunnelKind, UdpChecksum};
 use crate::fib::Fib;
 use crate::packet::{AdjacencyId, Family, PortId, TunnelId, Vrf};
-use crate::tables::{
-    Adjacencies, Adjacency, Locals, Port, PortKind, Ports, Published, Resolution, Tables, published,
-};
+use crate::tables::{Adjacencies, Adjacency, Locals, Port, PortKind, Ports, Published, Resolution, Tables, published};
 use crate::tunnel::{Ends, Kind, Outer, Tunnel, Tunnels, Vxlan};
 use ipnet::IpNet;
 use lpm::{Limits, Prefix4, Prefix6, TableError, Value, Writer4, Writer6};
@@ -215,8 +213,7 @@ impl Resolver {
 
     fn write_routes(&mut self, wanted: &BTreeMap<(Vrf, IpNet), Target>) -> Result<(), ResolveError> {
         // New and changed ones first: a route that moves to a longer prefix is never missing.
-        let changed: Vec<_> =
-            wanted.iter().filter(|(key, target)| self.installed.get(key) != Some(target)).collect();
+        let changed: Vec<_> = wanted.iter().filter(|(key, target)| self.installed.get(key) != Some(target)).collect();
         for (at, (key, target)) in changed.iter().enumerate() {
             if let Err(source) = self.write(**key, Some(**target)) {
                 for (key, _) in &changed[..at] {
@@ -398,13 +395,7 @@ impl View<'_> {
         if let Some(outer) = outer(tunnel) {
             kind(&tunnel.kind).headers(&outer, inner, &mut rewrite);
         }
-        let adjacency = Adjacency {
-            tunnel: id,
-            mtu: self.tunnel_mtu(id),
-            resolution,
-            clamp: tunnel.mss,
-            ..underlay
-        };
+        let adjacency = Adjacency { tunnel: id, mtu: self.tunnel_mtu(id), resolution, clamp: tunnel.mss, ..underlay };
         (adjacency, rewrite)
     }
 
@@ -417,7 +408,8 @@ impl View<'_> {
             name: tunnel.name.clone(),
             kind: kind(&tunnel.kind),
             vrf: Vrf(tunnel.vrf as u16),
-            ends: Ends::new(underlay, tunnel.local, tunnel.remote).expect("the configuration has one family per tunnel"),
+            ends: Ends::new(underlay, tunnel.local, tunnel.remote)
+                .expect("the configuration has one family per tunnel"),
             mtu: self.tunnel_mtu(id),
             clamp: tunnel.mss,
             mac: tunnel_mac(tunnel),
@@ -480,9 +472,9 @@ pub fn tunnel_mac(tunnel: &crate::config::Tunnel) -> Mac {
     }
     // FNV-1a: stable over versions and machines, which is all that is asked of it.
     let text = format!("{} {} {}", tunnel.name, tunnel.local, tunnel.remote);
-    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, octet| {
-        (hash ^ u64::from(octet)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let hash = text
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, octet| (hash ^ u64::from(octet)).wrapping_mul(0x0000_0100_0000_01b3));
     let octets = hash.to_be_bytes();
     Mac::new([0x02, octets[3], octets[4], octets[5], octets[6], octets[7]])
 }

@@ -411,15 +411,19 @@ fn in_range(what: &'static str, value: u32, limit: u32) -> Result<(), XdpError> 
     if value < limit { Ok(()) } else { Err(XdpError::Range { what, value, limit }) }
 }
 
+/// Maps by the octets of key and value: [`aya::Pod`] is not ours to promise for what they mean.
+type Hash<const K: usize, const V: usize> = HashMap<MapData, [u8; K], [u8; V]>;
+type Trie<const K: usize, const V: usize> = LpmTrie<MapData, [u8; K], [u8; V]>;
+
 struct Maps {
-    interfaces: Table<Ingress, Interface, HashMap<MapData, [u8; 8], [u8; 16]>>,
+    interfaces: Table<Ingress, Interface, Hash<8, 16>>,
     quick: QuickPlaces<Array<MapData, [u8; 20]>>,
-    locals_v4: Table<LocalV4, Local, HashMap<MapData, [u8; 8], [u8; 4]>>,
-    locals_v6: Table<LocalV6, Local, HashMap<MapData, [u8; 20], [u8; 4]>>,
-    tunnels_v4: Table<TunnelV4, u32, HashMap<MapData, [u8; 16], [u8; 4]>>,
-    tunnels_v6: Table<TunnelV6, u32, HashMap<MapData, [u8; 40], [u8; 4]>>,
-    routes_v4: Table<Prefix<RouteV4>, Keeper, LpmTrie<MapData, [u8; 8], [u8; 4]>>,
-    routes_v6: Table<Prefix<RouteV6>, Keeper, LpmTrie<MapData, [u8; 20], [u8; 4]>>,
+    locals_v4: Table<LocalV4, Local, Hash<8, 4>>,
+    locals_v6: Table<LocalV6, Local, Hash<20, 4>>,
+    tunnels_v4: Table<TunnelV4, u32, Hash<16, 4>>,
+    tunnels_v6: Table<TunnelV6, u32, Hash<40, 4>>,
+    routes_v4: Table<Prefix<RouteV4>, Keeper, Trie<8, 4>>,
+    routes_v6: Table<Prefix<RouteV6>, Keeper, Trie<20, 4>>,
     sockets: XskMap<MapData>,
     counters: PerCpuArray<MapData, [u64; CODES]>,
 }
@@ -575,7 +579,7 @@ struct Prefix<K> {
     data: K,
 }
 
-/// Plain data as the octets that a map holds: [`aya::Pod`] is not ours to promise.
+/// Plain data as the octets that a map holds.
 trait Encode {
     fn encode(&self) -> Vec<u8>;
 }
@@ -597,7 +601,7 @@ trait Store {
     fn take(&mut self, key: &[u8]) -> Result<(), MapError>;
 }
 
-impl<const K: usize, const V: usize> Store for HashMap<MapData, [u8; K], [u8; V]> {
+impl<const K: usize, const V: usize> Store for Hash<K, V> {
     fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), MapError> {
         self.insert(sized::<K>(key), sized::<V>(value), 0)
     }
@@ -607,7 +611,7 @@ impl<const K: usize, const V: usize> Store for HashMap<MapData, [u8; K], [u8; V]
     }
 }
 
-impl<const K: usize, const V: usize> Store for LpmTrie<MapData, [u8; K], [u8; V]> {
+impl<const K: usize, const V: usize> Store for Trie<K, V> {
     fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), MapError> {
         self.insert(&trie_key(key), sized::<V>(value), 0)
     }
@@ -707,7 +711,7 @@ impl Pins {
 
 fn is_bpffs(path: &Path) -> bool {
     const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
-    rustix::fs::statfs(path).is_ok_and(|fs| fs.f_type as i64 == BPF_FS_MAGIC)
+    rustix::fs::statfs(path).is_ok_and(|fs| fs.f_type == BPF_FS_MAGIC)
 }
 
 fn attach_error(name: &str, error: ProgramError) -> XdpError {

@@ -365,3 +365,6 @@ fn mix64(a: u64, b: u64) -> u64 {
     let product = u128::from(a ^ 0x9e37_79b9_7f4a_7c15) * u128::from(b ^ 0xc2b2_ae3d_27d4_eb4f);
     (product >> 64) as u64 ^ product as u64
 }
+
+#[cfg(test)]
+mod tests;

@@ -102,3 +102,6 @@ fn copied_options(options: &[u8]) -> Vec<u8> {
     copied.resize(copied.len().next_multiple_of(4), 0);
     copied
 }
+
+#[cfg(test)]
+mod tests;

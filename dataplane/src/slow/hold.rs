@@ -3,6 +3,8 @@
 use crate::packet::{AdjacencyId, Batch, DropReason, Exit, Exits, Packet, Time};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
+use std::sync::Arc;
+use sys::Wake;
 
 /// Packets that wait for one neighbour at most.
 const PER_NEIGHBOUR: usize = 16;
@@ -11,14 +13,25 @@ const NEIGHBOURS: usize = 256;
 /// How long a packet waits, nanoseconds.
 const PATIENCE: u64 = Time::SECOND;
 
-/// Tells control which neighbours to resolve; `None` where nobody would (replay).
-pub struct Wanted(pub Option<rtrb::Producer<(AdjacencyId, IpAddr)>>);
+/// Tells control which neighbours to resolve.
+pub struct Wanted(Option<(rtrb::Producer<(AdjacencyId, IpAddr)>, Arc<Wake>)>);
 
 impl Wanted {
+    /// Through a ring, with a bell for control.
+    pub const fn new(ring: rtrb::Producer<(AdjacencyId, IpAddr)>, bell: Arc<Wake>) -> Self {
+        Self(Some((ring, bell)))
+    }
+
+    /// Nobody is told: in `replay`.
+    pub const fn nobody() -> Self {
+        Self(None)
+    }
+
     fn ask(&mut self, id: AdjacencyId, address: IpAddr) {
-        if let Some(queue) = &mut self.0 {
+        if let Some((ring, bell)) = &mut self.0 {
             // Full: control is behind. The packet's sender will try again, and so shall we.
-            let _full = queue.push((id, address));
+            let _full = ring.push((id, address));
+            bell.notify();
         }
     }
 }
@@ -47,6 +60,11 @@ impl Hold {
 
     pub fn deadline(&self) -> Option<Time> {
         if self.packets == 0 { None } else { Some(self.earliest) }
+    }
+
+    /// Has control ask for a neighbour again.
+    pub fn ask(&mut self, id: AdjacencyId, address: IpAddr) {
+        self.wanted.ask(id, address);
     }
 
     /// Takes a packet in.

@@ -204,3 +204,6 @@ fn header_v6(from: u128, to: u128, payload: usize) -> Ipv6 {
         destination: Ipv6::address(to),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,6 +26,8 @@ pub const PROTOCOL: u8 = 80;
 pub enum Target {
     /// Out of that device.
     Device(IfIndex),
+    /// Out of that device to a router, of the prefix's family.
+    Gateway(IfIndex, IpAddr),
     /// Nowhere, answered with ICMP unreachable.
     Unreachable,
     /// Nowhere, in silence.
@@ -359,7 +361,9 @@ fn name(ifindex: IfIndex) -> String {
 fn described(route: &ExportedRoute) -> String {
     let RouteKey { prefix, table, .. } = route.key;
     match route.target {
-        Target::Device(ifindex) => format!("{prefix} via {} in table {table}", name(ifindex)),
+        Target::Device(ifindex) | Target::Gateway(ifindex, _) => {
+            format!("{prefix} via {} in table {table}", name(ifindex))
+        }
         Target::Unreachable => format!("unreachable {prefix} in table {table}"),
         Target::Blackhole => format!("blackhole {prefix} in table {table}"),
     }
@@ -408,11 +412,18 @@ fn route_message(route: &ExportedRoute) -> RouteMessage {
     // On-link where it has a device; IPv6 has no scopes and takes any.
     (request.header.kind, request.header.scope) = match route.target {
         Target::Device(_) => (RouteType::Unicast, RouteScope::Link),
+        Target::Gateway(..) => (RouteType::Unicast, RouteScope::Universe),
         Target::Unreachable => (RouteType::Unreachable, RouteScope::Universe),
         Target::Blackhole => (RouteType::BlackHole, RouteScope::Universe),
     };
-    if let Target::Device(ifindex) = route.target {
+    if let Target::Device(ifindex) | Target::Gateway(ifindex, _) = route.target {
         request.attributes.push(RouteAttribute::Oif(ifindex));
+    }
+    if let Target::Gateway(_, router) = route.target {
+        request.attributes.push(RouteAttribute::Gateway(match router {
+            IpAddr::V4(address) => RouteAddress::Inet(address),
+            IpAddr::V6(address) => RouteAddress::Inet6(address),
+        }));
     }
     request
 }
@@ -423,9 +434,10 @@ impl ExportedRoute {
         let leads = match self.target {
             Target::Unreachable => return route.kind == RouteKind::Unreachable,
             Target::Blackhole => return route.kind == RouteKind::Blackhole,
-            Target::Device(ifindex) => ifindex,
+            Target::Device(ifindex) => (ifindex, None),
+            Target::Gateway(ifindex, router) => (ifindex, Some(router)),
         };
         route.kind == RouteKind::Unicast
-            && matches!(route.next_hops.as_slice(), [hop] if hop.ifindex == Some(leads) && hop.gateway.is_none())
+            && matches!(route.next_hops.as_slice(), [hop] if (hop.ifindex, hop.gateway) == (Some(leads.0), leads.1))
     }
 }

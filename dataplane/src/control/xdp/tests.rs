@@ -11,6 +11,7 @@ use steering::tables::InterfaceFlags;
 use steering::verdict::{UNSERVED_DROPPED, UNSERVED_TO_KERNEL};
 use steering::{Verdict, WorkerReason};
 use wire::{EtherType, Mac};
+use zerocopy::FromBytes;
 
 const ABORTED: u32 = 0;
 const DROP: u32 = 1;
@@ -259,6 +260,12 @@ fn the_maps_follow_the_tables_through_any_change() {
             assert_eq!(held, wanted.iter().map(|(k, v)| (k.encode(), v.encode())).collect(), "{}", table.what);
         }
         same(&xdp.maps.interfaces, &wanted.interfaces);
+        for place in 0..Quick::PLACES {
+            let held = xdp.maps.quick.map.get(&place, 0).expect("it can be read");
+            let quick = Quick::read_from_bytes(&held).expect("the sizes agree");
+            let ingress = Ingress { device: quick.device, vlan: 0 };
+            assert!(quick.device == 0 || wanted.interfaces.get(&ingress) == Some(&quick.interface), "{quick:?}");
+        }
         same(&xdp.maps.locals_v4, &wanted.locals_v4);
         same(&xdp.maps.tunnels_v4, &wanted.tunnels_v4);
         let held: BTreeMap<Vec<u8>, Vec<u8>> = (xdp.maps.routes_v4.map.iter())
@@ -267,6 +274,62 @@ fn the_maps_follow_the_tables_through_any_change() {
             .collect();
         assert_eq!(held, wanted.routes_v4.iter().map(|(k, v)| (k.encode(), v.encode())).collect());
     }
+}
+
+/// Places as the XDP program sees them, and a check on each write.
+#[derive(Default)]
+struct Observed {
+    places: BTreeMap<u32, Quick>,
+    emptied: BTreeMap<u32, Instant>,
+    now: Option<Instant>,
+}
+
+impl Places for Observed {
+    fn write(&mut self, place: u32, quick: Quick) -> Result<(), MapError> {
+        let now = self.now.expect("the test sets it");
+        if let Some(before) = self.places.get(&place)
+            && (before.interface != quick.interface || before.device != 0 && quick.device != 0)
+        {
+            assert_eq!(before.device, 0, "a place in use is rewritten");
+            let rested = now.duration_since(self.emptied[&place]);
+            assert!(rested >= REST, "a place is rewritten that some packet may still read: {rested:?}");
+        }
+        if quick.device == 0 && self.places.get(&place).is_some_and(|before| before.device != 0) {
+            self.emptied.insert(place, now);
+        }
+        self.places.insert(place, quick);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_quick_place_is_written_only_when_no_packet_can_be_reading_it() {
+    let start = Instant::now();
+    let mut random = Random(3);
+    let mut quick = QuickPlaces { map: Observed::default(), written: BTreeMap::new(), emptied: BTreeMap::new() };
+    let mut found = 0;
+    for step in 0..2000 {
+        let now = start + Duration::from_millis(300 * step);
+        // Three devices that share their two places, and one alone.
+        let mut interfaces = BTreeMap::new();
+        for device in [3, 3 + Quick::PLACES / 2, 3 + Quick::PLACES, 9] {
+            if random.next(4) > 0 {
+                let vrf = u32::from(random.next(8) == 0);
+                let flags = InterfaceFlags::default();
+                let interface = Interface { mac: samples::MAC, port: 0, counters: 0, flags, vrf };
+                interfaces.insert(Ingress { device, vlan: 0 }, interface);
+            }
+        }
+        quick.map.now = Some(now);
+        quick.follow(&interfaces, now).expect("the map takes everything");
+        for (place, held) in quick.map.places.iter().filter(|(_, held)| held.device != 0) {
+            let ingress = Ingress { device: held.device, vlan: 0 };
+            assert_eq!(interfaces.get(&ingress), Some(&held.interface), "place {place} at step {step}");
+            assert!((0..2).contains(&(place - Quick::place(held.device))), "where the program looks");
+            found += 1;
+        }
+    }
+    assert!(found > 2000, "places are used at all: {found}");
 }
 
 #[test]

@@ -1,0 +1,513 @@
+//! A running gateway: start-up, the control loop, and the end.
+//!
+//! One thread does all this. It sleeps until the kernel reports a change, a worker wants a neighbour, an operator
+//! asks, or a signal comes; then it plans anew and changes what differs.
+
+use super::devices::{self, Device, EXPORT_METRIC, Spec};
+use super::host::{Host, RouteKey, TunKind};
+use super::neighbours::Neighbours;
+use super::netlink::{self, Commander, ExportedRoute, Mirror, Target as ExportTarget};
+use super::plan::{PUNT_DEVICE, Plan, Target};
+use super::ports::{self, Interfaces, PortError};
+use super::resolve::{ResolveError, Resolver, tunnel_mac};
+use super::server::Server;
+use super::workers::{self, Equipment, Queues, Team};
+use super::xdp::{Xdp, XdpError};
+use crate::config::{Config, Via};
+use crate::io::{Outlet, Outlets, Port, Tap};
+use crate::packet::{PortId, TunnelId, Vrf};
+use crate::tables::{Published, Tables};
+use crate::worker::Lane;
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use std::{fmt, io};
+use sys::Wake;
+use sys::caps::Capability;
+use sys::poll::{PollFd, PollFlags};
+use sys::signals::{Signal, Signals};
+use xsk::{ChunkSize, Umem};
+
+/// Chunks for each socket: its fill and RX rings, and as many on their way out.
+const CHUNKS_PER_SOCKET: usize = 3 * 4096;
+/// Chunks beside those, for each worker: its pool, its batch, what waits.
+const CHUNKS_PER_WORKER: usize = 8192;
+/// How long changes are gathered before they are acted on.
+const GATHER: Duration = Duration::from_millis(5);
+/// How often control looks around without a reason.
+const ROUND: Duration = Duration::from_millis(500);
+/// How long workers may take to see new tables.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Why a gateway does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// A privilege is missing.
+    #[error("penstock run needs {}: run it as root, or grant it (AmbientCapabilities= in a systemd unit)", .0.name())]
+    Privilege(Capability),
+    /// An interface cannot be used.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// The XDP program cannot.
+    #[error(transparent)]
+    Xdp(#[from] XdpError),
+    /// A tunnel's device cannot.
+    #[error(transparent)]
+    Device(#[from] devices::Error),
+    /// The kernel's tables cannot be read or changed.
+    #[error(transparent)]
+    Netlink(#[from] netlink::Error),
+    /// Tables do not fit.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    /// Packet memory cannot be had.
+    #[error(transparent)]
+    Memory(#[from] xsk::Error),
+    /// The control socket cannot be opened.
+    #[error("control socket {path}: {source}")]
+    Control {
+        /// Where it should be.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The system refuses something small.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// A worker thread ended by itself.
+    #[error("a worker has ended unexpectedly: the gateway stops")]
+    WorkerEnded,
+}
+
+/// A gateway with everything that it holds of the host.
+pub struct Gateway {
+    config: Config,
+    mirror: Mirror,
+    commander: Commander,
+    plan: Plan,
+    resolver: Resolver,
+    neighbours: Neighbours,
+    xdp: Xdp,
+    interfaces: Interfaces,
+    devices: BTreeMap<PortId, Device>,
+    team: Team,
+    bell: Arc<Wake>,
+    server: Server,
+    log: Log,
+}
+
+/// One line each to standard error, and none twice in a row.
+#[derive(Default)]
+struct Log {
+    last: String,
+}
+
+impl Log {
+    fn line(&mut self, text: impl fmt::Display) {
+        let text = text.to_string();
+        if text != self.last {
+            eprintln!("{text}");
+            self.last = text;
+        }
+    }
+}
+
+impl Gateway {
+    /// Takes the interfaces of the configuration and starts to forward.
+    ///
+    /// # Errors
+    ///
+    /// In one sentence, what is missing and how to mend it. Nothing is left behind in the host.
+    pub fn start(config: Config) -> Result<Self, GatewayError> {
+        for capability in [Capability::NetAdmin, Capability::NetRaw, Capability::Bpf] {
+            if !sys::caps::has(capability) {
+                return Err(GatewayError::Privilege(capability));
+            }
+        }
+        let mut log = Log::default();
+        for warning in &config.warnings {
+            log.line(format_args!("warning: line {warning}"));
+        }
+        let mirror = Mirror::open()?;
+        let mut commander = Commander::open()?;
+        ports::check(&config, mirror.host())?;
+        let server = open_server(&config)?;
+        let system = |what| move |source| GatewayError::System { what, source };
+        let bell = Arc::new(Wake::new().map_err(system("making an event descriptor"))?);
+        let devices = make_devices(&config, mirror.host(), &mut commander)?;
+        let queues = all_queues(&config, mirror.host());
+        let cpus = sys::affinity::available().map_or(1, |cpus| cpus.len());
+        let cpus = workers::count(&config.gateway.workers, queues.values().copied(), cpus);
+        let sockets: usize = queues.values().map(|queues| queues.receive as usize).sum();
+        let chunks = sockets * CHUNKS_PER_SOCKET + cpus.len() * CHUNKS_PER_WORKER;
+        let umem = Umem::new(chunks, ChunkSize::Octets2048)?;
+        let resolver = Resolver::new()?;
+        let instance = config.gateway.control.file_stem().map(|stem| stem.to_string_lossy().replace('.', "-"));
+        let xdp = Xdp::load(instance.as_deref().unwrap_or("control"))?;
+        let team = Team::start(
+            &cpus,
+            &Equipment {
+                config: &config,
+                queues: &queues,
+                umem: &umem,
+                tables: resolver.published(),
+                outlets: &outlets(&config, &devices),
+                control: &bell,
+            },
+        )
+        .map_err(system("starting the workers"))?;
+        let mut gateway = Self {
+            plan: Plan::default(),
+            interfaces: Interfaces::new(umem),
+            neighbours: Neighbours::default(),
+            config,
+            mirror,
+            commander,
+            resolver,
+            xdp,
+            devices,
+            team,
+            bell,
+            server,
+            log,
+        };
+        match gateway.take_over() {
+            Ok(()) => Ok(gateway),
+            Err(error) => {
+                gateway.stop();
+                Err(error)
+            }
+        }
+    }
+
+    /// The first plan, and what of it must succeed.
+    fn take_over(&mut self) -> Result<(), GatewayError> {
+        for (&port, device) in &self.devices {
+            if self.plan_port_injects(port) {
+                self.team.open(Lane::device(port, Port::Tap(Tap::new(Arc::clone(device.tun())))));
+            }
+        }
+        // The devices' own links and addresses are among what the mirror knows from here on.
+        self.mirror.poll()?;
+        self.replan()?;
+        let events =
+            self.interfaces.follow(&self.config, &self.plan, self.mirror.host(), &mut self.xdp, &mut self.team);
+        for event in events {
+            self.log.line(event?);
+        }
+        for (at, interface) in self.config.interfaces.iter().enumerate() {
+            if interface.parent.is_none() && self.interfaces.get(PortId(at as u16)).is_none() {
+                self.log.line(format_args!("{}: is down; it is taken when it comes up", interface.name));
+            }
+        }
+        self.xdp.adopted()?;
+        for warning in &self.plan.warnings {
+            eprintln!("warning: {warning}");
+        }
+        let workers = self.team.len();
+        self.log.line(format_args!("ready: {workers} worker{}", if workers == 1 { "" } else { "s" }));
+        notify_systemd("READY=1");
+        Ok(())
+    }
+
+    fn plan_port_injects(&self, port: PortId) -> bool {
+        port != Plan::punt_port(&self.config)
+    }
+
+    /// Runs until SIGTERM or SIGINT, then takes everything back that it changed in the host.
+    ///
+    /// # Errors
+    ///
+    /// Only what makes going on pointless.
+    pub fn run(mut self, signals: &mut Signals) -> Result<(), GatewayError> {
+        let result = self.serve(signals);
+        notify_systemd("STOPPING=1");
+        self.stop();
+        result
+    }
+
+    fn serve(&mut self, signals: &mut Signals) -> Result<(), GatewayError> {
+        let system = |what| move |source| GatewayError::System { what, source };
+        loop {
+            self.sleep(signals)?;
+            while let Some(signal) = signals.read().map_err(system("reading a signal"))? {
+                match signal {
+                    Signal::Terminate | Signal::Interrupt => return Ok(()),
+                    Signal::HangUp => self.log.line("SIGHUP: this version cannot reload; restart it instead"),
+                }
+            }
+            self.bell.drain();
+            if self.team.any_ended() {
+                return Err(GatewayError::WorkerEnded);
+            }
+            self.follow_host();
+            self.follow_neighbours();
+            self.answer();
+            notify_systemd("WATCHDOG=1");
+        }
+    }
+
+    fn sleep(&self, signals: &Signals) -> Result<(), GatewayError> {
+        let mut fds: Vec<PollFd<'_>> = [signals.as_fd(), self.bell.as_fd(), self.mirror.as_fd()]
+            .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+            .into();
+        fds.extend(self.server.descriptors().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        let patience = self.neighbours.due().saturating_duration_since(Instant::now()).min(ROUND);
+        sys::poll::poll(&mut fds, Some(patience))
+            .map(|_| ())
+            .map_err(|source| GatewayError::System { what: "waiting for events", source })
+    }
+
+    /// What the kernel reports, all that comes within a moment at once.
+    fn follow_host(&mut self) {
+        let mut changed = false;
+        loop {
+            match self.mirror.poll() {
+                Ok(changes) if changes.is_empty() => break,
+                Ok(_) => changed = true,
+                Err(error) => {
+                    self.log.line(format_args!("reading the kernel's tables: {error}"));
+                    break;
+                }
+            }
+            let mut fds = [PollFd::from_borrowed_fd(self.mirror.as_fd(), PollFlags::IN)];
+            if !matches!(sys::poll::poll(&mut fds, Some(GATHER)), Ok(1..)) {
+                break;
+            }
+        }
+        if changed && let Err(error) = self.replan() {
+            self.log.line(format_args!("the tables stay as they were: {error}"));
+        }
+        // Also without a change: an interface that was refused is tried again.
+        let events =
+            self.interfaces.follow(&self.config, &self.plan, self.mirror.host(), &mut self.xdp, &mut self.team);
+        for event in events {
+            match event {
+                Ok(line) => self.log.line(line),
+                Err(error) => self.log.line(error),
+            }
+        }
+    }
+
+    /// Plans for the host as it is now and changes what differs.
+    fn replan(&mut self) -> Result<(), GatewayError> {
+        let plan = Plan::new(&self.config, self.mirror.host());
+        self.resolver.update(&self.config, &plan, &mut wait(&self.team))?;
+        self.plan = plan;
+        self.team.wake();
+        self.xdp.apply(&self.plan.steering(&self.config))?;
+        self.configure_devices();
+        self.export();
+        let errors = self.neighbours.manage(&self.config, &self.plan, self.mirror.host(), &mut self.commander);
+        for error in errors {
+            self.log.line(error);
+        }
+        Ok(())
+    }
+
+    /// Tunnels' devices have the MTU of their tunnel, which follows the path's.
+    fn configure_devices(&mut self) {
+        for (at, tunnel) in self.config.tunnels.iter().enumerate() {
+            let id = TunnelId(at as u16);
+            let mtu = self.resolver.tunnel_mtu(&self.config, &self.plan, id);
+            let Some(device) = self.devices.get_mut(&Plan::tunnel_port(&self.config, id)) else { continue };
+            let known = self.mirror.host().links.get(&device.ifindex());
+            if known.is_some_and(|link| link.mtu == u32::from(mtu) && link.up) {
+                continue;
+            }
+            if let Err(error) = device.configure(&spec(tunnel, mtu), &mut self.commander) {
+                self.log.line(error);
+            }
+        }
+    }
+
+    /// Static routes by tunnels are also the kernel's, so that neither the host nor a dead gateway sends a tenant's
+    /// packets in clear.
+    fn export(&mut self) {
+        let routes = exported(&self.config, &self.plan, &self.devices);
+        match devices::export(routes, &mut self.commander) {
+            Ok(done) => {
+                for (key, error) in done.failed {
+                    self.log.line(format_args!("route {} in table {}: {error}", key.prefix, key.table));
+                }
+            }
+            Err(error) => self.log.line(error),
+        }
+    }
+
+    fn follow_neighbours(&mut self) {
+        let host = self.mirror.host();
+        while let Some(wish) = self.team.wanted() {
+            let asked = self.neighbours.want(wish, &self.config, &self.plan, &self.resolver, host, &mut self.commander);
+            if let Err(error) = asked {
+                self.log.line(error);
+            }
+        }
+        let pages = self.team.pages();
+        for error in self.neighbours.confirm(&self.plan, &self.resolver, &pages, host, &mut self.commander) {
+            self.log.line(error);
+        }
+    }
+
+    /// What operators ask.
+    fn answer(&mut self) {
+        let view = super::show::View {
+            config: &self.config,
+            plan: &self.plan,
+            host: self.mirror.host(),
+            resolver: &self.resolver,
+            interfaces: &self.interfaces,
+            xdp: &self.xdp,
+            pages: self.team.pages(),
+        };
+        self.server.serve(|question| view.answer(question));
+    }
+
+    /// Takes back what was changed in the host. Errors are told and do not keep the rest from it.
+    fn stop(self) {
+        let Self { xdp, mut team, mut interfaces, devices, mut commander, .. } = self;
+        let tell = |error: &dyn fmt::Display| eprintln!("stopping: {error}");
+        // The kernel forwards again before the workers end: nothing is received that would not be sent.
+        if let Err(error) = xdp.stop() {
+            tell(&error);
+        }
+        team.stop();
+        match devices::export([], &mut commander) {
+            Ok(done) => done.failed.iter().for_each(|(_, error)| tell(error)),
+            Err(error) => tell(&error),
+        }
+        for device in devices.into_values() {
+            if let Err(error) = device.remove() {
+                tell(&error);
+            }
+        }
+        interfaces.restore().iter().for_each(|error| tell(error));
+    }
+}
+
+fn open_server(config: &Config) -> Result<Server, GatewayError> {
+    let path = &config.gateway.control;
+    Server::open(path).map_err(|source| GatewayError::Control { path: path.display().to_string(), source })
+}
+
+fn all_queues(config: &Config, host: &Host) -> BTreeMap<PortId, Queues> {
+    let interfaces = config.interfaces.iter().enumerate().filter(|(_, interface)| interface.parent.is_none());
+    interfaces
+        .filter_map(|(at, interface)| {
+            let (_, link) = host.link_by_name(&interface.name)?;
+            Some((PortId(at as u16), ports::queues(&interface.name, link)))
+        })
+        .collect()
+}
+
+/// Every tunnel with an address has a device; `penstock0` takes what is for the host beside them.
+fn make_devices(
+    config: &Config,
+    host: &Host,
+    commander: &mut Commander,
+) -> Result<BTreeMap<PortId, Device>, GatewayError> {
+    let plan = Plan::new(config, host);
+    let mut resolver = Resolver::new()?;
+    resolver.update(config, &plan, &mut |_, _| {})?;
+    let mut devices = BTreeMap::new();
+    let mut specs = Vec::new();
+    for (at, tunnel) in config.tunnels.iter().enumerate().filter(|(_, tunnel)| !tunnel.addresses.is_empty()) {
+        let id = TunnelId(at as u16);
+        specs.push((Plan::tunnel_port(config, id), spec(tunnel, resolver.tunnel_mtu(config, &plan, id))));
+    }
+    let punt = Spec { name: PUNT_DEVICE.into(), kind: TunKind::Tun, mac: None, mtu: 65_535, addresses: Vec::new() };
+    specs.push((Plan::punt_port(config), punt));
+    for (port, spec) in specs {
+        match Device::establish(&spec, commander) {
+            Ok(device) => {
+                devices.insert(port, device);
+            }
+            Err(error) => {
+                for device in devices.into_values() {
+                    // Made a moment ago, and nothing was changed by it yet.
+                    let _removed = Device::remove(device);
+                }
+                return Err(error.into());
+            }
+        }
+    }
+    Ok(devices)
+}
+
+fn spec(tunnel: &crate::config::Tunnel, mtu: u16) -> Spec {
+    Spec {
+        name: tunnel.name.clone(),
+        kind: TunKind::Tap,
+        mac: Some(tunnel_mac(tunnel).octets()),
+        mtu: mtu.into(),
+        addresses: tunnel.addresses.clone(),
+    }
+}
+
+fn outlets(config: &Config, devices: &BTreeMap<PortId, Device>) -> Outlets {
+    let mut outlets = Outlets::none();
+    for at in 0..config.tunnels.len() {
+        let id = TunnelId(at as u16);
+        if let Some(device) = devices.get(&Plan::tunnel_port(config, id)) {
+            outlets.set_tunnel(id, Outlet::Device(Arc::clone(device.tun())));
+        }
+    }
+    if let Some(device) = devices.get(&Plan::punt_port(config)) {
+        outlets.set_host(Outlet::Device(Arc::clone(device.tun())));
+    }
+    outlets
+}
+
+/// The kernel's copies of static routes by tunnels.
+fn exported(config: &Config, plan: &Plan, devices: &BTreeMap<PortId, Device>) -> Vec<ExportedRoute> {
+    let wanted = config.routes.iter().filter(|route| route.kernel);
+    wanted
+        .filter_map(|route| {
+            let Via::Tunnel { tunnel, .. } = route.via else { return None };
+            let table = config.vrfs[route.vrf].table?;
+            let device = devices.get(&Plan::tunnel_port(config, TunnelId(tunnel as u16))).map(Device::ifindex);
+            let chosen = plan.routes.get(&(Vrf(route.vrf as u16), route.prefix)).map(|route| route.target);
+            let target = match (device, chosen) {
+                (Some(index), Some(Target::TunnelNeighbour(_, gateway)))
+                    if gateway.is_ipv4() == route.prefix.addr().is_ipv4() =>
+                {
+                    ExportTarget::Gateway(index, gateway)
+                }
+                (Some(index), _) => ExportTarget::Device(index),
+                (None, _) => ExportTarget::Unreachable,
+            };
+            Some(ExportedRoute { key: RouteKey { table, prefix: route.prefix, tos: 0, metric: EXPORT_METRIC }, target })
+        })
+        .collect()
+}
+
+/// Returns once every worker has passed a version; a worker that sleeps has.
+fn wait(team: &Team) -> impl FnMut(&Published<Tables>, u64) + '_ {
+    |published, version| {
+        let deadline = Instant::now() + PATIENCE;
+        while !published.passed(version) && !team.any_ended() && Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// Tells systemd, if it asked to be told (sd_notify(3)).
+fn notify_systemd(state: &str) {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixDatagram};
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let path = path.to_string_lossy();
+    let address = match path.strip_prefix('@') {
+        Some(name) => SocketAddr::from_abstract_name(name),
+        None => SocketAddr::from_pathname(&*path),
+    };
+    let sent = address.and_then(|address| UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address));
+    // Without a listener there is nobody to tell that there is none.
+    let _sent = sent;
+}

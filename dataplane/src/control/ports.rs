@@ -1,0 +1,362 @@
+//! Interfaces while the gateway runs: attached when they are there, given up when they go, attached again when they
+//! come back.
+
+use super::ethtool::{self, Offload, Offloads, Outcome};
+use super::host::{Host, IfIndex, Link};
+use super::plan::Plan;
+use super::workers::{Queues, Team};
+use super::xdp::{Device, Mode as XdpMode, Xdp, XdpError};
+use crate::config::{Config, Fallback, Mode};
+use crate::io::{Port, Xdp as XdpDriver};
+use crate::packet::PortId;
+use crate::worker::Lane;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::os::fd::AsFd;
+use xsk::{Bound, Pool, Socket, Umem};
+
+/// What an interface is refused for; each in one sentence with its mend.
+#[derive(Debug, thiserror::Error)]
+pub enum PortError {
+    /// The file names an interface that the host has not.
+    #[error("interface {name}: there is none of that name in this network namespace (see `ip link`)")]
+    Missing {
+        /// Its name.
+        name: String,
+    },
+    /// Packets of a port belong to its bond or bridge.
+    #[error("interface {name} is a port of {master}: take it out, or configure {master} instead")]
+    Enslaved {
+        /// Its name.
+        name: String,
+        /// The bond or bridge.
+        master: String,
+    },
+    /// A VLAN of the file is not what Linux has under that name.
+    #[error(
+        "interface {name}: VLAN {vlan} of {parent} is wanted; make it: ip link add link {parent} name {name} type vlan id {vlan}"
+    )]
+    NotThatVlan {
+        /// Its name.
+        name: String,
+        /// Of the file.
+        parent: String,
+        /// Of the file.
+        vlan: u16,
+    },
+    /// A zero-copy request that cannot be met, and everything else about sockets.
+    #[error("interface {name}: {source}")]
+    Socket {
+        /// Its name.
+        name: String,
+        /// Why.
+        source: xsk::Error,
+    },
+    /// The XDP program.
+    #[error("interface {name}: {source}")]
+    Xdp {
+        /// Its name.
+        name: String,
+        /// Why.
+        source: XdpError,
+    },
+    /// Offloads.
+    #[error(transparent)]
+    Ethtool(#[from] ethtool::Error),
+}
+
+/// What an attached interface is like.
+#[derive(Clone, Debug)]
+pub struct Attached {
+    /// The kernel's index.
+    pub ifindex: IfIndex,
+    /// Where the XDP program runs.
+    pub xdp: XdpMode,
+    /// Whether frames are copied between kernel and workers.
+    pub zero_copy: bool,
+    /// Why not zero-copy.
+    pub why_copy: Option<String>,
+    /// Its queues.
+    pub queues: Queues,
+    /// Frames of several chunks.
+    pub multi_buffer: bool,
+    /// The XDP program stays when the process dies.
+    pub outlives: bool,
+    /// Offloads that were turned off.
+    pub turned_off: Vec<Offload>,
+}
+
+/// Interfaces with rings, by port.
+pub struct Interfaces {
+    umem: Umem,
+    pool: Pool,
+    attached: BTreeMap<PortId, Attached>,
+    offloads: Offloads,
+}
+
+/// What happens to an interface when the process is gone, for the line that `run` prints.
+pub struct Fate<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// How it is attached.
+    pub attached: &'a Attached,
+    /// As configured.
+    pub fallback: Fallback,
+}
+
+impl fmt::Display for Fate<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Attached { xdp, zero_copy, why_copy, queues, multi_buffer, outlives, turned_off, .. } = self.attached;
+        let place = match xdp {
+            XdpMode::Native => "XDP in the driver",
+            XdpMode::Generic => "generic XDP",
+        };
+        let copy = if *zero_copy { "zero-copy" } else { "copy" };
+        let count = queues.receive;
+        write!(f, "{}: {place}, {copy}, {count} queue{}", self.name, if count == 1 { "" } else { "s" })?;
+        if *multi_buffer {
+            f.write_str(", jumbo frames")?;
+        }
+        if let Some(why) = why_copy {
+            write!(f, " (no zero-copy: {why})")?;
+        }
+        for offload in turned_off {
+            write!(f, "; {offload} is off until the end")?;
+        }
+        f.write_str(match (self.fallback, outlives) {
+            (Fallback::Kernel, _) => "; if Penstock dies, the kernel forwards by its own routes",
+            (Fallback::Drop, true) => "; if Penstock dies, what is to be forwarded is dropped",
+            (Fallback::Drop, false) => {
+                "; if Penstock dies, NOTHING keeps the kernel from forwarding: /sys/fs/bpf is not the host's here"
+            }
+        })
+    }
+}
+
+impl Interfaces {
+    /// None attached. Sockets share the packet memory.
+    pub fn new(umem: Umem) -> Self {
+        Self { umem, pool: umem.pool(256, 4096), attached: BTreeMap::new(), offloads: Offloads::default() }
+    }
+
+    /// An attached interface.
+    pub fn get(&self, port: PortId) -> Option<&Attached> {
+        self.attached.get(&port)
+    }
+
+    /// Attaches what is there and is not attached, and gives up what has gone, changed its index, or needs other
+    /// sockets. Returns what happened: a line, or why not.
+    pub fn follow(
+        &mut self,
+        config: &Config,
+        plan: &Plan,
+        host: &Host,
+        xdp: &mut Xdp,
+        team: &mut Team,
+    ) -> Vec<Result<String, PortError>> {
+        let mut events = Vec::new();
+        for (at, interface) in config.interfaces.iter().enumerate() {
+            if interface.parent.is_some() {
+                continue;
+            }
+            let port = PortId(at as u16);
+            let link = host.link_by_name(&interface.name);
+            if let Some(attached) = self.attached.get(&port) {
+                let same = link.is_some_and(|(index, link)| {
+                    index == attached.ifindex && needs_several_chunks(&self.umem, link) == attached.multi_buffer
+                });
+                if same {
+                    continue;
+                }
+                events.push(Ok(format!("{}: is gone or has changed, gives up its sockets", interface.name)));
+                self.detach(port, plan, xdp, team);
+            }
+            let Some((index, link)) = link.filter(|(_, link)| link.up) else { continue };
+            events.push(match self.attach(port, index, link, config, plan, xdp, team) {
+                Ok(()) => {
+                    Ok(Fate { name: &interface.name, attached: &self.attached[&port], fallback: interface.fallback }
+                        .to_string())
+                }
+                Err(error) => Err(error),
+            });
+        }
+        events
+    }
+
+    fn detach(&mut self, port: PortId, plan: &Plan, xdp: &mut Xdp, team: &mut Team) {
+        team.close(port);
+        if let Some(attached) = self.attached.remove(&port) {
+            let slot = plan.slot(port);
+            for queue in 0..attached.queues.receive {
+                // A socket that is closed has left the map by itself.
+                let _gone = xdp.clear_socket(slot, queue);
+            }
+            // A device that is gone has taken the program with it.
+            let _gone = xdp.detach(attached.ifindex);
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "all that an interface touches meets here, once")]
+    fn attach(
+        &mut self,
+        port: PortId,
+        index: IfIndex,
+        link: &Link,
+        config: &Config,
+        plan: &Plan,
+        xdp: &mut Xdp,
+        team: &mut Team,
+    ) -> Result<(), PortError> {
+        let interface = &config.interfaces[port.index()];
+        let name = || interface.name.clone();
+        let tagged = config.interfaces.iter().any(|other| other.parent.is_some_and(|(at, _)| at == port.index()));
+        let generic = interface.mode == Mode::Generic;
+        let turned_off = self.turn_off(&interface.name, tagged, generic)?;
+        // The program first, in the driver if it can; without sockets it goes by its fallback.
+        let outlives = interface.fallback == Fallback::Drop;
+        let device = |mode| Device { index, name: &interface.name, mode, outlives };
+        let refuse = |source| PortError::Xdp { name: name(), source };
+        let (mode, attached) = match generic {
+            true => (XdpMode::Generic, xdp.attach(device(XdpMode::Generic)).map_err(refuse)?),
+            false => match xdp.attach(device(XdpMode::Native)) {
+                Ok(attached) => (XdpMode::Native, attached),
+                Err(XdpError::Driver { .. } | XdpError::Mtu { .. }) if interface.mode == Mode::Auto => {
+                    (XdpMode::Generic, xdp.attach(device(XdpMode::Generic)).map_err(refuse)?)
+                }
+                Err(source) => return Err(refuse(source)),
+            },
+        };
+        let queues = queues(&interface.name, link);
+        let multi_buffer = needs_several_chunks(&self.umem, link);
+        let mut why_copy = None;
+        let mut zero_copy = true;
+        let slot = plan.slot(port);
+        for queue in 0..queues.receive {
+            let wanted = match (mode, interface.mode) {
+                (XdpMode::Generic, _) => xsk::Mode::Generic,
+                (_, Mode::ZeroCopy) => xsk::Mode::ZeroCopy,
+                (_, Mode::Copy) => xsk::Mode::Copy,
+                _ => xsk::Mode::Auto,
+            };
+            let wish = xsk::Config { mode: wanted, multi_buffer, ..xsk::Config::new(index, queue) };
+            let bound = Socket::bind(&self.umem, &mut self.pool, &wish)
+                .map_err(|source| PortError::Socket { name: name(), source })
+                .and_then(|socket| match xdp.set_socket(slot, queue, socket.as_fd()) {
+                    Ok(()) => Ok(socket),
+                    Err(source) => {
+                        socket.close(&mut self.pool);
+                        Err(refuse(source))
+                    }
+                });
+            let socket = match bound {
+                Ok(socket) => socket,
+                Err(error) => {
+                    // All queues or none: half an interface would lose half of the flows.
+                    team.close(port);
+                    let _gone = xdp.detach(index);
+                    return Err(error);
+                }
+            };
+            zero_copy &= socket.bound() == Bound::ZeroCopy;
+            why_copy = why_copy.or_else(|| socket.not_zero_copy().map(|reason| reason.to_string()));
+            let driver = Port::Xdp(XdpDriver::new(socket, leaves_checksums(&interface.name, link)));
+            team.open(Lane { sends: queue < queues.both, ..Lane::interface(port, queue, driver) });
+        }
+        let attached = Attached {
+            ifindex: index,
+            xdp: mode,
+            zero_copy,
+            why_copy,
+            queues,
+            multi_buffer,
+            outlives: attached.outlives,
+            turned_off,
+        };
+        self.attached.insert(port, attached);
+        Ok(())
+    }
+
+    /// Turns off what hides packets from XDP.
+    fn turn_off(&mut self, name: &str, tagged: bool, generic: bool) -> Result<Vec<Offload>, PortError> {
+        let mut off = Vec::new();
+        let mut unwanted = Vec::new();
+        if tagged {
+            unwanted.push(Offload::RxVlan);
+        }
+        if generic {
+            unwanted.extend([Offload::Gro, Offload::Lro]);
+        }
+        for offload in unwanted {
+            if self.offloads.turn_off(name, offload)? == Outcome::TurnedOff {
+                off.push(offload);
+            }
+        }
+        Ok(off)
+    }
+
+    /// The end: offloads are as they were. What could not be restored is returned.
+    pub fn restore(&mut self) -> Vec<ethtool::Error> {
+        self.offloads.restore()
+    }
+}
+
+/// Checks what can be told before anything is touched.
+///
+/// # Errors
+///
+/// An interface of the file is missing, belongs to a bond or bridge, or is another VLAN.
+pub fn check(config: &Config, host: &Host) -> Result<(), PortError> {
+    for interface in &config.interfaces {
+        let name = || interface.name.clone();
+        let Some((_, link)) = host.link_by_name(&interface.name) else {
+            return Err(match interface.parent {
+                None => PortError::Missing { name: name() },
+                Some((parent, vlan)) => {
+                    PortError::NotThatVlan { name: name(), parent: config.interfaces[parent].name.clone(), vlan }
+                }
+            });
+        };
+        if let Some(master) = link.master.and_then(|index| host.links.get(&index))
+            && matches!(master.kind.as_deref(), Some("bond" | "bridge" | "team"))
+        {
+            return Err(PortError::Enslaved { name: name(), master: master.name.clone() });
+        }
+        if let Some((at, vlan)) = interface.parent {
+            let parent = &config.interfaces[at].name;
+            let over = link.parent.and_then(|index| host.links.get(&index)).map(|link| &link.name);
+            if link.vlan != Some(vlan) || over != Some(parent) {
+                return Err(PortError::NotThatVlan { name: name(), parent: parent.clone(), vlan });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Queues as the driver groups them; what it does not say, from the link.
+pub fn queues(name: &str, link: &Link) -> Queues {
+    let channels = ethtool::facts(name).ok().and_then(|facts| facts.channels);
+    let (receive, send) = match channels {
+        Some(channels) => (channels.combined + channels.rx, channels.combined + channels.tx),
+        None => (link.rx_queues, link.tx_queues),
+    };
+    let receive = receive.clamp(1, steering::tables::QUEUES);
+    Queues { receive, both: receive.min(send).max(1) }
+}
+
+/// Whether the longest frame of a link, its VLAN tag included, needs more than one chunk.
+fn needs_several_chunks(umem: &Umem, link: &Link) -> bool {
+    link.mtu as usize + wire::Ethernet::SIZE + wire::VlanTag::SIZE > umem.chunk_size().longest_frame()
+}
+
+/// Whether the peer may be a kernel that leaves transport checksums to hardware: another namespace, or the host of
+/// a virtual machine.
+fn leaves_checksums(name: &str, link: &Link) -> bool {
+    let virtual_nic = || {
+        let driver = ethtool::facts(name).ok().and_then(|facts| facts.driver);
+        driver.is_some_and(|driver| matches!(driver.name.as_str(), "virtio_net" | "vmxnet3" | "hv_netvsc"))
+    };
+    match link.kind.as_deref() {
+        Some(kind) => matches!(kind, "veth" | "tun" | "netkit" | "macvlan" | "ipvlan"),
+        None => virtual_nic(),
+    }
+}

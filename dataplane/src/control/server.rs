@@ -1,0 +1,200 @@
+//! The control socket: one line with a question, one line with the answer, both JSON.
+//!
+//! Answers come from the control thread, so a client that is slow is cut off rather than waited for.
+
+use serde::{Deserialize, Serialize};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long a client may take to ask or to read.
+const PATIENCE: Duration = Duration::from_millis(200);
+/// How long a gateway may take to answer.
+const ANSWER: Duration = Duration::from_secs(5);
+/// Octets of a question at most.
+const LONGEST: u64 = 4096;
+/// Clients served before the loop goes on.
+const AT_ONCE: usize = 16;
+
+/// What can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Question {
+    /// Interfaces with mode, queues and counters.
+    Interfaces,
+    /// Tunnels with their state and counters.
+    Tunnels,
+    /// Routes and where they lead.
+    Routes,
+    /// Neighbours.
+    Neighbours,
+    /// Where every packet went.
+    Drops,
+}
+
+/// The listening end. Removes its socket when dropped.
+pub struct Server {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Server {
+    /// Listens at a path, whose folder is made if it is missing. A socket that a dead gateway left is replaced.
+    ///
+    /// # Errors
+    ///
+    /// `AddrInUse` while another gateway answers there; else what the system says.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        if UnixStream::connect(path).is_ok() {
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another gateway is running: stop it first"));
+        }
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        listener.set_nonblocking(true)?;
+        Ok(Self { listener, path: path.into() })
+    }
+
+    /// Readable when somebody asks.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        std::iter::once(self.listener.as_fd())
+    }
+
+    /// Answers those who ask now.
+    pub fn serve(&self, answer: impl Fn(Question) -> serde_json::Value) {
+        for _ in 0..AT_ONCE {
+            let Ok((client, _)) = self.listener.accept() else { return };
+            // A client that went away is no concern of the gateway's.
+            let _gone = serve_one(client, &answer);
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _gone = std::fs::remove_file(&self.path);
+    }
+}
+
+fn serve_one(client: UnixStream, answer: &impl Fn(Question) -> serde_json::Value) -> io::Result<()> {
+    client.set_nonblocking(false)?;
+    client.set_read_timeout(Some(PATIENCE))?;
+    client.set_write_timeout(Some(PATIENCE))?;
+    let mut line = String::new();
+    BufReader::new((&client).take(LONGEST)).read_line(&mut line)?;
+    let reply = match serde_json::from_str(&line) {
+        Ok(question) => answer(question),
+        Err(error) => serde_json::json!({ "error": format!("not a question of this version: {error}") }),
+    };
+    let mut text = reply.to_string();
+    text.push('\n');
+    (&client).write_all(text.as_bytes())
+}
+
+/// Why a gateway could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// Nobody listens.
+    #[error("no gateway answers at {path}: {source} (is `penstock run` running? --control names its socket)")]
+    Connect {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It listens and does not answer.
+    #[error("the gateway at {path} does not answer: {source}")]
+    Silent {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It answers something else.
+    #[error("the gateway's answer is not understood; is it of another version? {0}")]
+    Answer(String),
+}
+
+/// Asks a running gateway.
+///
+/// # Errors
+///
+/// Nobody listens, or the answer does not come.
+pub fn ask(path: &Path, question: Question) -> Result<serde_json::Value, AskError> {
+    let silent = |source| AskError::Silent { path: path.into(), source };
+    let mut stream = UnixStream::connect(path).map_err(|source| AskError::Connect { path: path.into(), source })?;
+    stream.set_read_timeout(Some(ANSWER)).map_err(silent)?;
+    let mut text = serde_json::to_string(&question).map_err(|error| AskError::Answer(error.to_string()))?;
+    text.push('\n');
+    stream.write_all(text.as_bytes()).map_err(silent)?;
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer).map_err(silent)?;
+    let value: serde_json::Value =
+        serde_json::from_str(&answer).map_err(|error| AskError::Answer(error.to_string()))?;
+    match value.get("error").and_then(serde_json::Value::as_str) {
+        Some(error) => Err(AskError::Answer(error.into())),
+        None => Ok(value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn socket(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("penstock-{}-{name}/control.sock", std::process::id()))
+    }
+
+    #[test]
+    fn answers_a_question_and_refuses_what_is_none() {
+        let path = socket("answers");
+        let server = Server::open(&path).expect("a folder of our own");
+        std::thread::scope(|scope| {
+            let client = scope.spawn(|| ask(&path, Question::Drops));
+            while !client.is_finished() {
+                server.serve(|question| serde_json::json!({ "asked": question }));
+                std::thread::yield_now();
+            }
+            let answer = client.join().expect("no panic").expect("an answer");
+            assert_eq!(answer["asked"], "drops");
+            let client = scope.spawn(|| {
+                let mut stream = UnixStream::connect(&path).expect("it listens");
+                stream.write_all(b"nonsense\n").expect("it reads");
+                let mut answer = String::new();
+                BufReader::new(stream).read_line(&mut answer).expect("it answers");
+                answer
+            });
+            while !client.is_finished() {
+                server.serve(|_| unreachable!("not a question"));
+                std::thread::yield_now();
+            }
+            assert!(client.join().expect("no panic").contains("not a question"));
+        });
+        drop(server);
+        assert!(!path.exists(), "the socket is removed at the end");
+        std::fs::remove_dir_all(path.parent().expect("it has a folder")).expect("ours");
+    }
+
+    #[test]
+    fn two_gateways_do_not_share_a_socket_but_a_dead_ones_is_replaced() {
+        let path = socket("shares");
+        let first = Server::open(&path).expect("a folder of our own");
+        let second = Server::open(&path).err().expect("refused");
+        assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
+        drop(first);
+        // What a killed process leaves: a socket that nobody listens on.
+        drop(UnixListener::bind(&path).expect("the folder is there"));
+        let third = Server::open(&path).expect("nobody listens");
+        drop(third);
+        std::fs::remove_dir_all(path.parent().expect("it has a folder")).expect("ours");
+    }
+}

@@ -1,0 +1,216 @@
+//! What `show` tells: gathered here in the gateway, laid out in tables by the command.
+
+use super::host::{Host, NeighState};
+use super::plan::{Plan, Source, Target};
+use super::ports::Interfaces;
+use super::resolve::Resolver;
+use super::server::Question;
+use super::xdp::{Mode, Xdp};
+use crate::config::{Config, Fallback, TunnelKind};
+use crate::packet::{PortId, TunnelId};
+use crate::replay::Balance;
+use crate::stats::{Page, PortTotals, Totals, TunnelTotals};
+use crate::tables::{PortKind, Resolution};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use steering::Verdict;
+
+/// Everything that answers come from.
+pub struct View<'a> {
+    /// The configuration in force.
+    pub config: &'a Config,
+    /// The plan in force.
+    pub plan: &'a Plan,
+    /// The kernel's tables.
+    pub host: &'a Host,
+    /// Adjacencies.
+    pub resolver: &'a Resolver,
+    /// Attached interfaces.
+    pub interfaces: &'a Interfaces,
+    /// Steering's counters.
+    pub xdp: &'a Xdp,
+    /// The workers' counters.
+    pub pages: Vec<Arc<Page>>,
+}
+
+impl View<'_> {
+    /// The answer to a question.
+    pub fn answer(&self, question: Question) -> Value {
+        match question {
+            Question::Interfaces => self.interfaces(),
+            Question::Tunnels => self.tunnels(),
+            Question::Routes => self.routes(),
+            Question::Neighbours => self.neighbours(),
+            Question::Drops => self.drops(),
+        }
+    }
+
+    fn pages(&self) -> impl Iterator<Item = &Page> {
+        self.pages.iter().map(|page| &**page)
+    }
+
+    fn interfaces(&self) -> Value {
+        let ports = self.plan.ports.iter().enumerate().take(self.config.interfaces.len());
+        let rows = ports.map(|(at, port)| {
+            let id = PortId(at as u16);
+            let interface = &self.config.interfaces[at];
+            let rings = match port.kind {
+                PortKind::Vlan { parent, .. } => parent,
+                _ => id,
+            };
+            let attached = self.interfaces.get(rings);
+            let state = match (attached, self.host.link_by_name(&port.name)) {
+                (_, None) => "missing",
+                (None, _) => "detached",
+                (Some(_), Some((_, link))) if !link.up => "down",
+                (Some(_), Some((_, link))) if !link.running => "no carrier",
+                _ => "up",
+            };
+            let mode = attached.map(|attached| match (attached.xdp, attached.zero_copy) {
+                (Mode::Generic, _) => "generic",
+                (Mode::Native, true) => "zero-copy",
+                (Mode::Native, false) => "copy",
+            });
+            let vlan = match port.kind {
+                PortKind::Vlan { id, .. } => Some(id),
+                _ => None,
+            };
+            json!({
+                "name": port.name,
+                "state": state,
+                "mode": mode,
+                "why_copy": attached.and_then(|attached| attached.why_copy.clone()),
+                "queues": attached.map(|attached| attached.queues.receive),
+                "vrf": self.vrf(interface.vrf),
+                "vlan": vlan,
+                "mac": port.mac.to_string(),
+                "mtu": port.mtu,
+                "addresses": port.addresses,
+                "fallback": match interface.fallback {
+                    Fallback::Kernel => "kernel",
+                    Fallback::Drop => "drop",
+                },
+                "counters": PortTotals::of(self.pages(), id),
+                "steering": self.steering(at as u16),
+            })
+        });
+        json!({ "interfaces": rows.collect::<Vec<_>>() })
+    }
+
+    fn steering(&self, row: u16) -> Value {
+        let Ok(counters) = self.xdp.counters(row) else { return Value::Null };
+        let named = Verdict::ALL.iter().map(|verdict| (verdict.name(), counters[usize::from(verdict.code())]));
+        named.filter(|(_, count)| *count != 0).map(|(name, count)| (name.to_owned(), Value::from(count))).collect()
+    }
+
+    fn tunnels(&self) -> Value {
+        let rows = self.config.tunnels.iter().enumerate().map(|(at, tunnel)| {
+            let id = TunnelId(at as u16);
+            let TunnelKind::Vxlan { vni, port } = tunnel.kind;
+            let adjacency = self.resolver.adjacencies().find(|(target, _, _)| *target == Target::Bridged(id));
+            json!({
+                "name": tunnel.name,
+                "type": "vxlan",
+                "vni": vni.value(),
+                "port": port,
+                "local": tunnel.local,
+                "remote": tunnel.remote,
+                "vrf": self.vrf(tunnel.vrf),
+                "underlay_vrf": self.vrf(tunnel.underlay_vrf),
+                "state": adjacency.map_or("no route to remote", |(_, _, resolution)| state(resolution)),
+                "mtu": self.resolver.tunnel_mtu(self.config, self.plan, id),
+                "device": !tunnel.addresses.is_empty(),
+                "addresses": tunnel.addresses,
+                "counters": TunnelTotals::of(self.pages(), id),
+            })
+        });
+        json!({ "tunnels": rows.collect::<Vec<_>>() })
+    }
+
+    fn routes(&self) -> Value {
+        let states: std::collections::BTreeMap<Target, Resolution> =
+            self.resolver.adjacencies().map(|(target, _, resolution)| (target, resolution)).collect();
+        let rows = self.plan.routes.iter().map(|(&(vrf, prefix), route)| {
+            json!({
+                "vrf": self.vrf(vrf.index()),
+                "prefix": prefix,
+                "source": match route.source {
+                    Source::Address => "address",
+                    Source::Static => "static",
+                    Source::Connected => "connected",
+                    Source::Kernel(_) => "kernel",
+                },
+                "via": self.target(route.target),
+                "state": states.get(&route.target).map_or("none", |resolution| state(*resolution)),
+            })
+        });
+        json!({ "routes": rows.collect::<Vec<_>>() })
+    }
+
+    fn target(&self, target: Target) -> String {
+        let port = |id: PortId| self.plan.ports[id.index()].name.as_str();
+        let tunnel = |id: TunnelId| self.config.tunnels[id.index()].name.as_str();
+        match target {
+            Target::Local => "local".into(),
+            Target::Kernel => "kernel".into(),
+            Target::Blackhole => "blackhole".into(),
+            Target::Unreachable => "unreachable".into(),
+            Target::Prohibited => "prohibit".into(),
+            Target::OnLink(id) => port(id).into(),
+            Target::Neighbour(id, address) => format!("{address} on {}", port(id)),
+            Target::Tunnel(id) | Target::TunnelOnLink(id) | Target::Bridged(id) => format!("tunnel {}", tunnel(id)),
+            Target::TunnelNeighbour(id, address) => format!("{address} in tunnel {}", tunnel(id)),
+        }
+    }
+
+    fn neighbours(&self) -> Value {
+        let ours = self.plan.ifindex.iter().enumerate().filter_map(|(at, index)| Some(((*index)?, at)));
+        let ours: std::collections::BTreeMap<u32, usize> = ours.collect();
+        let rows = self.host.neighbours.iter().filter_map(|(&(index, address), neighbour)| {
+            let port = &self.plan.ports[*ours.get(&index)?];
+            Some(json!({
+                "interface": port.name,
+                "address": address,
+                "mac": neighbour.mac.map(|mac| wire::Mac::new(mac).to_string()),
+                "state": match neighbour.state {
+                    NeighState::Incomplete => "incomplete",
+                    NeighState::Reachable => "reachable",
+                    NeighState::Stale => "stale",
+                    NeighState::Delay => "delay",
+                    NeighState::Probe => "probe",
+                    NeighState::Failed => "failed",
+                    NeighState::Noarp => "noarp",
+                    NeighState::Permanent => "permanent",
+                },
+            }))
+        });
+        json!({ "neighbours": rows.collect::<Vec<_>>() })
+    }
+
+    fn drops(&self) -> Value {
+        let totals = Totals::of(self.pages());
+        let mut value = serde_json::to_value(Balance::from(&totals)).unwrap_or_default();
+        value["icmp_suppressed"] = totals.icmp_suppressed.into();
+        value
+    }
+
+    fn vrf(&self, at: usize) -> &str {
+        &self.config.vrfs[at].name
+    }
+}
+
+/// As an operator would say it.
+const fn state(resolution: Resolution) -> &'static str {
+    match resolution {
+        Resolution::Ready => "ready",
+        Resolution::OnLink => "on link",
+        Resolution::Waiting => "waiting for neighbour",
+        Resolution::Failed => "neighbour failed",
+        Resolution::Local => "local",
+        Resolution::Kernel => "kernel",
+        Resolution::None => "none",
+        Resolution::Blackhole => "blackhole",
+        Resolution::Unreachable => "unreachable",
+        Resolution::Prohibited => "prohibited",
+    }
+}

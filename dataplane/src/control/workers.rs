@@ -1,0 +1,245 @@
+//! The worker threads: who owns which queue, the rings between them, and how control talks to them.
+
+use super::plan::Plan;
+use crate::config::{Config, Workers};
+use crate::io::Outlets;
+use crate::packet::{AdjacencyId, Packet, PortId, Stock};
+use crate::pipeline::Pipeline;
+use crate::qos::Shaper;
+use crate::replay::QUEUE_LIMIT;
+use crate::slow::{Limiter, Slow, Wanted};
+use crate::stats::{Page, Tally};
+use crate::tables::{Published, Tables};
+use crate::worker::{Command, Lane, Outbound, Worker};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use sys::Wake;
+use xsk::Umem;
+
+/// Packets on their way from one worker to another at most.
+const CROSSING: usize = 1024;
+/// Requests for neighbours that wait for control at most, per worker.
+const WANTED: usize = 512;
+/// Commands that wait for a worker at most.
+const COMMANDS: usize = 256;
+/// Free chunks that a worker fetches, and keeps, at once.
+const POOL: (usize, usize) = (256, 1024);
+/// Boxes that a worker has from the start.
+const BOXES: usize = 8192;
+
+/// Queues of an interface: how many receive, and how many of those also send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queues {
+    /// Receive queues; at least 1.
+    pub receive: u32,
+    /// Queues that do both; at least 1.
+    pub both: u32,
+}
+
+/// How many workers there are, and on which CPU each stays, if any.
+pub fn count(wanted: &Workers, queues: impl Iterator<Item = Queues>, cpus: usize) -> Vec<Option<usize>> {
+    match wanted {
+        Workers::Auto => {
+            let most = queues.map(|queues| queues.receive as usize).max().unwrap_or(1);
+            vec![None; most.min(cpus.saturating_sub(1)).max(1)]
+        }
+        Workers::Count(count) => vec![None; (*count).into()],
+        Workers::Cpus(cpus) => cpus.iter().map(|cpu| Some((*cpu).into())).collect(),
+    }
+}
+
+/// The worker that owns a queue.
+pub const fn owner(queue: u32, workers: usize) -> usize {
+    queue as usize % workers
+}
+
+/// The worker whose ring `worker` uses to send by an interface, which is itself if it owns one.
+fn sender(worker: usize, queues: Queues, workers: usize) -> usize {
+    let owners = (queues.both as usize).min(workers);
+    if worker < owners { worker } else { worker % owners }
+}
+
+/// One worker as control sees it.
+struct Handle {
+    thread: Option<JoinHandle<()>>,
+    commands: rtrb::Producer<Command>,
+    wanted: rtrb::Consumer<(AdjacencyId, IpAddr)>,
+    wake: Arc<Wake>,
+    page: Arc<Page>,
+}
+
+/// All workers.
+pub struct Team {
+    handles: Vec<Handle>,
+    stop: Arc<AtomicBool>,
+}
+
+/// What every worker is made with.
+pub struct Equipment<'a> {
+    /// The configuration.
+    pub config: &'a Config,
+    /// Queues of each interface that has any.
+    pub queues: &'a BTreeMap<PortId, Queues>,
+    /// Packet memory.
+    pub umem: &'a Umem,
+    /// Where tables come from.
+    pub tables: &'a Published<Tables>,
+    /// Devices to punt to.
+    pub outlets: &'a Outlets,
+    /// Notified when a worker wants a neighbour.
+    pub control: &'a Arc<Wake>,
+}
+
+impl Team {
+    /// Starts the threads. They have no ports yet.
+    ///
+    /// # Errors
+    ///
+    /// A thread or a wake-up could not be made.
+    pub fn start(cpus: &[Option<usize>], equipment: &Equipment<'_>) -> io::Result<Self> {
+        let count = cpus.len();
+        let Equipment { config, queues, umem, tables, outlets, control } = equipment;
+        let ports = Plan::punt_port(config).index() + 1;
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut outbound: Vec<Vec<Outbound>> = (0..count).map(|_| Vec::new()).collect();
+        let mut inbound: Vec<Vec<rtrb::Consumer<Packet>>> = (0..count).map(|_| Vec::new()).collect();
+        for from in 0..count {
+            let mut by_owner: BTreeMap<usize, Vec<PortId>> = BTreeMap::new();
+            for (port, queues) in queues.iter() {
+                by_owner.entry(sender(from, *queues, count)).or_default().push(*port);
+            }
+            by_owner.remove(&from);
+            for (to, ports) in by_owner {
+                let (producer, consumer) = rtrb::RingBuffer::new(CROSSING);
+                outbound[from].push(Outbound { ports, ring: producer });
+                inbound[to].push(consumer);
+            }
+        }
+        let mut team = Self { handles: Vec::new(), stop };
+        let errors = (config.gateway.icmp_errors_pps as usize).div_ceil(count) as u32;
+        for (at, (outbound, inbound)) in outbound.into_iter().zip(inbound).enumerate() {
+            let (commands, mut orders) = rtrb::RingBuffer::new(COMMANDS);
+            let (wishes, wanted) = rtrb::RingBuffer::new(WANTED);
+            let wake = Arc::new(Wake::new()?);
+            let tally = Tally::new(ports, config.tunnels.len(), usize::from(lpm::Value::MAX) + 1);
+            let page = tally.page();
+            let wanted_by_slow = Wanted::new(wishes, Arc::clone(control));
+            let slow = Slow::new(Limiter::new(errors), (*outlets).clone(), wanted_by_slow);
+            let stock = Stock::new(umem.pool(POOL.0, POOL.1), BOXES);
+            let pipeline = Pipeline::new(Shaper::new(ports, QUEUE_LIMIT), tally);
+            let mut worker = Worker::new(stock, pipeline, slow, tables.reader());
+            outbound.into_iter().for_each(|outbound| worker.cross_to(outbound));
+            inbound.into_iter().for_each(|ring| worker.cross_from(ring));
+            let (stop, bell, cpu) = (Arc::clone(&team.stop), Arc::clone(&wake), cpus[at]);
+            let thread = std::thread::Builder::new().name(format!("worker-{at}")).spawn(move || {
+                if let Some(cpu) = cpu
+                    && let Err(error) = sys::affinity::pin_current_thread(cpu)
+                {
+                    eprintln!("worker {at}: cannot stay on CPU {cpu}: {error}");
+                }
+                worker.run(&mut orders, &bell, &stop);
+            })?;
+            team.handles.push(Handle { thread: Some(thread), commands, wanted, wake, page });
+        }
+        Ok(team)
+    }
+
+    /// How many there are.
+    pub const fn len(&self) -> usize {
+        self.handles.len()
+    }
+
+    /// Whether there is none.
+    pub const fn is_empty(&self) -> bool {
+        self.handles.is_empty()
+    }
+
+    /// Gives a queue to the worker that owns it, or a device to the first.
+    pub fn open(&mut self, lane: Lane) {
+        let at = owner(lane.queue, self.handles.len());
+        self.command(at, Command::Open(lane));
+    }
+
+    /// Has all workers give a port up.
+    pub fn close(&mut self, port: PortId) {
+        for at in 0..self.handles.len() {
+            self.command(at, Command::Close(port));
+        }
+    }
+
+    fn command(&mut self, at: usize, command: Command) {
+        let handle = &mut self.handles[at];
+        let mut command = command;
+        // Full only while the worker is behind by hundreds: it catches up within a round.
+        while let Err(rtrb::PushError::Full(back)) = handle.commands.push(command) {
+            if handle.thread.as_ref().is_none_or(JoinHandle::is_finished) {
+                return;
+            }
+            handle.wake.notify();
+            std::thread::yield_now();
+            command = back;
+        }
+        handle.wake.notify();
+    }
+
+    /// The next neighbour that a worker wants.
+    pub fn wanted(&mut self) -> Option<(AdjacencyId, IpAddr)> {
+        self.handles.iter_mut().find_map(|handle| handle.wanted.pop().ok())
+    }
+
+    /// Wakes all, so that they see new tables: a packet that waits may go on.
+    pub fn wake(&self) {
+        self.handles.iter().for_each(|handle| handle.wake.notify());
+    }
+
+    /// All counters.
+    pub fn pages(&self) -> Vec<Arc<Page>> {
+        self.handles.iter().map(|handle| Arc::clone(&handle.page)).collect()
+    }
+
+    /// Whether a worker has ended, which none does by itself.
+    pub fn any_ended(&self) -> bool {
+        self.handles.iter().any(|handle| handle.thread.as_ref().is_none_or(JoinHandle::is_finished))
+    }
+
+    /// Lets them send what waits, and ends them.
+    pub fn stop(&mut self) {
+        self.stop.store(true, Relaxed);
+        self.wake();
+        for handle in &mut self.handles {
+            if let Some(thread) = handle.thread.take() {
+                // A worker that panicked has said so.
+                let _ended = thread.join();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn auto_takes_the_most_queues_but_leaves_a_cpu() {
+        let queues = |receive| Queues { receive, both: receive };
+        let of = |list: &[u32], cpus| count(&Workers::Auto, list.iter().map(|n| queues(*n)), cpus).len();
+        assert_eq!(of(&[1, 4, 2], 16), 4);
+        assert_eq!(of(&[8], 4), 3);
+        assert_eq!(of(&[8], 1), 1);
+        assert_eq!(of(&[], 4), 1);
+    }
+
+    #[test]
+    fn a_worker_without_a_ring_of_a_port_sends_through_one_that_has_it() {
+        let one = Queues { receive: 1, both: 1 };
+        assert_eq!((0..4).map(|worker| sender(worker, one, 4)).collect::<Vec<_>>(), [0, 0, 0, 0]);
+        let three = Queues { receive: 3, both: 3 };
+        assert_eq!((0..4).map(|worker| sender(worker, three, 4)).collect::<Vec<_>>(), [0, 1, 2, 0]);
+        let more = Queues { receive: 8, both: 8 };
+        assert_eq!((0..4).map(|worker| sender(worker, more, 4)).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    }
+}

@@ -1,0 +1,123 @@
+//! Answers of a gateway as tables for people.
+
+use crate::control::server::Question;
+use serde_json::Value;
+
+/// Columns of each table: heading, and the path of the value in a row.
+type Columns = &'static [(&'static str, &'static str)];
+
+const INTERFACES: Columns = &[
+    ("interface", "name"),
+    ("state", "state"),
+    ("mode", "mode"),
+    ("queues", "queues"),
+    ("vrf", "vrf"),
+    ("mtu", "mtu"),
+    ("fallback", "fallback"),
+    ("rx packets", "counters/received_packets"),
+    ("rx bytes", "counters/received_bytes"),
+    ("tx packets", "counters/sent_packets"),
+    ("tx bytes", "counters/sent_bytes"),
+    ("dropped", "counters/dropped"),
+];
+const TUNNELS: Columns = &[
+    ("tunnel", "name"),
+    ("type", "type"),
+    ("vni", "vni"),
+    ("local", "local"),
+    ("remote", "remote"),
+    ("vrf", "vrf"),
+    ("mtu", "mtu"),
+    ("state", "state"),
+    ("encap packets", "counters/encapsulated_packets"),
+    ("encap bytes", "counters/encapsulated_bytes"),
+    ("decap packets", "counters/decapsulated_packets"),
+    ("decap bytes", "counters/decapsulated_bytes"),
+    ("dropped", "counters/dropped"),
+];
+const ROUTES: Columns =
+    &[("vrf", "vrf"), ("prefix", "prefix"), ("source", "source"), ("via", "via"), ("state", "state")];
+const NEIGHBOURS: Columns = &[("interface", "interface"), ("address", "address"), ("mac", "mac"), ("state", "state")];
+
+/// An answer, laid out.
+pub fn table(question: Question, answer: &Value) -> String {
+    match question {
+        Question::Interfaces => rows(&answer["interfaces"], INTERFACES),
+        Question::Tunnels => rows(&answer["tunnels"], TUNNELS),
+        Question::Routes => rows(&answer["routes"], ROUTES),
+        Question::Neighbours => rows(&answer["neighbours"], NEIGHBOURS),
+        Question::Drops => drops(answer),
+    }
+}
+
+fn rows(list: &Value, columns: Columns) -> String {
+    let mut lines = vec![columns.iter().map(|(heading, _)| (*heading).to_owned()).collect::<Vec<_>>()];
+    for row in list.as_array().into_iter().flatten() {
+        lines.push(columns.iter().map(|(_, path)| cell(row.pointer(&format!("/{path}")))).collect());
+    }
+    aligned(&lines)
+}
+
+fn cell(value: Option<&Value>) -> String {
+    match value {
+        None | Some(Value::Null) => "-".into(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    }
+}
+
+/// Numbers to the right, all else to the left.
+fn aligned(lines: &[Vec<String>]) -> String {
+    let columns = lines.first().map_or(0, Vec::len);
+    let width = |at: usize| lines.iter().map(|line| line[at].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let number = |at: usize| lines.len() > 1 && lines[1..].iter().all(|line| line[at].parse::<u64>().is_ok());
+    let numbers: Vec<bool> = (0..columns).map(number).collect();
+    let mut text = String::new();
+    for line in lines {
+        let cells = line.iter().enumerate().map(|(at, cell)| {
+            let width = widths[at];
+            if numbers[at] { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+        });
+        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn drops(answer: &Value) -> String {
+    let mut lines = Vec::new();
+    for name in ["received", "originated", "forwarded", "punted", "absorbed", "queued"] {
+        lines.push(vec![name.to_owned(), cell(answer.get(name))]);
+    }
+    let reasons = answer["dropped"].as_object();
+    let dropped: u64 = reasons.into_iter().flatten().filter_map(|(_, count)| count.as_u64()).sum();
+    lines.push(vec!["dropped".into(), dropped.to_string()]);
+    for (reason, count) in reasons.into_iter().flatten() {
+        lines.push(vec![format!("  {reason}"), count.to_string()]);
+    }
+    lines.push(vec!["icmp errors not sent".into(), cell(answer.get("icmp_suppressed"))]);
+    lines.insert(0, vec!["packets".into(), "count".into()]);
+    aligned(&lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn numbers_stand_to_the_right_and_what_is_unknown_is_a_dash() {
+        let answer = json!({ "neighbours": [
+            { "interface": "wan0", "address": "192.0.2.7", "mac": "02:00:00:00:00:07", "state": "stale" },
+            { "interface": "lan0", "address": "2001:db8::1", "mac": null, "state": "failed" },
+        ]});
+        let expected = "interface  address      mac                state\n\
+                        wan0       192.0.2.7    02:00:00:00:00:07  stale\n\
+                        lan0       2001:db8::1  -                  failed\n";
+        assert_eq!(table(Question::Neighbours, &answer), expected);
+        let answer = json!({ "received": 12, "forwarded": 9, "dropped": { "no_route": 3 } });
+        assert!(table(Question::Drops, &answer).contains("\n  no_route"));
+        assert_eq!(aligned(&[vec!["n".into()], vec!["5".into()], vec!["12".into()]]), " n\n 5\n12\n");
+    }
+}

@@ -1,0 +1,204 @@
+//! A gateway between a LAN and Linux's own VXLAN device: what goes through, and how it arrives.
+#![forbid(unsafe_code)]
+
+use integration::frames::decode;
+use integration::site::{CLIENT, FAR_INSIDE, PATIENCE, Plan, SERVER, TUNNEL};
+use integration::traffic::transfer;
+use integration::{Penstock, Site, Underlay, require, until};
+
+const MIB: usize = 1024 * 1024;
+
+/// Pings, and moves `octets` octets each way, over both inner families.
+#[track_caller]
+fn both_ways(site: &Site, octets: usize) {
+    for (client, server) in site.clients().into_iter().zip(site.servers()) {
+        assert!(site.server.pings(&client.to_string(), 56, ""), "the server reaches {client}");
+        transfer(&site.client, &site.server, server, octets);
+        transfer(&site.server, &site.client, client, octets);
+    }
+}
+
+/// Everything went through the tunnel, and nothing was lost without a name.
+#[track_caller]
+fn assert_forwarded(gateway: &Penstock, at_least: u64) {
+    let balance = gateway.assert_balance();
+    assert!(balance.total("forwarded") >= at_least, "{balance:?}");
+    assert_eq!(balance.total("queued"), 0, "{balance:?}");
+}
+
+#[test]
+fn ping_and_tcp_both_ways_over_an_ipv4_underlay() {
+    require!();
+    let site = Site::new("v4", Plan::default());
+    let gateway = site.start();
+    both_ways(&site, 4 * MIB);
+    assert_forwarded(&gateway, 4 * 4 * MIB as u64 / 1450);
+}
+
+#[test]
+fn ping_and_tcp_both_ways_over_an_ipv6_underlay() {
+    require!();
+    let site = Site::new("v6", Plan { underlay: Underlay::V6, ..Plan::default() });
+    let gateway = site.start();
+    both_ways(&site, 4 * MIB);
+    assert_forwarded(&gateway, 4 * 4 * MIB as u64 / 1430);
+}
+
+/// 1500 at the hosts, 1500 on the underlay, 1450 between.
+#[test]
+fn hosts_at_the_mtu_of_the_underlay_are_told_or_helped() {
+    require!();
+    let site = Site::new("mtu", Plan::default());
+    let gateway = site.start();
+    let [server4, server6] = SERVER;
+
+    let told = site.client.try_run(&format!("ping -n -c 1 -W 1 -M do -s 1472 {server4}"));
+    assert!(!told.success, "1500 octets do not fit 1450");
+    assert!(format!("{}{}", told.stdout, told.stderr).contains("mtu = 1450"), "{told:?}");
+    let told = site.client.try_run(&format!("ping -n -c 1 -W 1 -M do -s 1452 {server6}"));
+    assert!(!told.success, "1500 octets do not fit 1450");
+    assert!(format!("{}{}", told.stdout, told.stderr).contains("mtu = 1450"), "{told:?}");
+
+    // What the host has just learned would make it cut the packet itself.
+    site.client.run("ip route flush cache");
+    assert!(site.client.pings(server4, 1472, "-M dont"), "1500 octets that may be cut");
+    assert!(site.client.pings(server4, 1422, "-M do"), "1450 octets fit");
+    site.client.run("ip route flush cache");
+    both_ways(&site, MIB);
+
+    let balance = gateway.assert_balance();
+    assert_eq!((balance.dropped("fragmentation_needed"), balance.dropped("packet_too_big")), (1, 1), "{balance:?}");
+    // Two errors, and one fragment more than there were packets.
+    assert!(balance.total("originated") >= 3, "{balance:?}");
+}
+
+#[test]
+fn frames_of_9000_octets_end_to_end() {
+    require!();
+    for underlay in [Underlay::V4, Underlay::V6] {
+        let site = Site::new("jumbo", Plan { underlay, mtu: 9000, ..Plan::default() });
+        let gateway = site.start();
+        let fits = usize::from(9000 - underlay.overhead());
+        assert!(site.client.pings(SERVER[0], fits - 28, "-M do"), "{fits} octets over {underlay:?}");
+        assert!(!site.client.pings(SERVER[0], fits - 27, "-M do"), "one octet too many over {underlay:?}");
+        assert!(site.server.pings(CLIENT[1], fits - 48, "-M do"), "{fits} octets back over {underlay:?}");
+        both_ways(&site, 8 * MIB);
+        // Segments of 1,448 would need 23,000 packets for the data alone.
+        let balance = gateway.assert_balance();
+        assert!(balance.total("forwarded") < 20_000, "large frames were cut: {balance:?}");
+    }
+}
+
+#[test]
+fn two_workers_share_four_queues() {
+    require!();
+    let site = Site::new("queues", Plan { queues: 4, workers: 2, ..Plan::default() });
+    let gateway = site.start();
+    let [server, _] = site.servers();
+    let [client, _] = site.clients();
+    // Flows by the dozen, so that every queue has some; both directions at once.
+    std::thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| transfer(&site.client, &site.server, server, MIB));
+            scope.spawn(|| transfer(&site.server, &site.client, client, MIB));
+        }
+    });
+    assert_forwarded(&gateway, 12 * MIB as u64 / 1450);
+}
+
+/// The hosts leave checksums to hardware that a veth does not have: whoever forwards must finish them.
+#[test]
+fn checksums_that_the_hosts_left_to_hardware_arrive_finished() {
+    require!("tcpdump", "ethtool");
+    let site = Site::new("checksum", Plan::default());
+    let gateway = site.start();
+    for (host, link) in [(&site.client, "eth0"), (&site.server, "eth0")] {
+        let features = host.run(&format!("ethtool -k {link}"));
+        assert!(features.contains("tx-checksumming: on"), "{features}");
+    }
+    let capture = site.remote.capture("eth0");
+    for server in site.servers() {
+        transfer(&site.client, &site.server, server, MIB / 4);
+    }
+    let frames: Vec<_> = capture.stop();
+    let ours = |octets: &[u8]| octets[6..12] == mac_of_wan(&site);
+    let mut segments = 0;
+    for frame in frames.iter().filter(|frame| ours(&frame.octets)) {
+        let decoded = decode(&frame.octets).unwrap_or_else(|wrong| panic!("{wrong:?}: {:02x?}", frame.octets));
+        segments += u32::from(decoded.innermost().is_some_and(|ip| ip.protocol == 6));
+    }
+    assert!(segments > 2 * (MIB / 4 / 1400) as u32, "{segments} segments of TCP");
+    gateway.assert_balance();
+}
+
+fn mac_of_wan(site: &Site) -> [u8; 6] {
+    let shown = site.gateway.run("ip -o link show wan0");
+    let mac = shown.split("link/ether ").nth(1).and_then(|rest| rest.split(' ').next()).expect("Ethernet has one");
+    let octets: Vec<u8> = mac.split(':').map(|octet| u8::from_str_radix(octet, 16).expect("hexadecimal")).collect();
+    octets.try_into().expect("six octets")
+}
+
+#[test]
+fn traceroute_shows_the_gateway_on_the_way() {
+    require!("traceroute");
+    let site = Site::new("trace", Plan::default());
+    let gateway = site.start();
+    for (server, family, hops) in [
+        (SERVER[0], "-4", ["198.18.1.1", FAR_INSIDE[0], SERVER[0]]),
+        (SERVER[1], "-6", ["2001:db8:1::1", FAR_INSIDE[1], SERVER[1]]),
+    ] {
+        let shown = site.client.run(&format!("traceroute {family} -n -q 1 -w 2 {server}"));
+        let shown: Vec<_> = shown.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1)).collect();
+        assert_eq!(shown, hops);
+    }
+    let balance = gateway.assert_balance();
+    assert_eq!((balance.dropped("ttl_expired"), balance.total("originated")), (2, 2), "{balance:?}");
+}
+
+#[test]
+fn the_tunnel_is_a_device_of_the_gateway() {
+    require!("tcpdump");
+    let site = Site::new("device", Plan::default());
+    let gateway = site.start();
+    let capture = site.gateway.capture(TUNNEL);
+    for address in FAR_INSIDE {
+        assert!(site.gateway.pings(address, 56, ""), "the gateway reaches {address} in the tunnel");
+        assert!(site.gateway.pings(address, 1000, "-M do"), "and with more");
+    }
+    for address in ["198.18.255.1", "2001:db8:ff::"] {
+        assert!(site.remote.pings(address, 56, ""), "the far end reaches {address} of the gateway");
+    }
+    until("tcpdump has seen both directions", PATIENCE, || {
+        let seen: Vec<_> = capture.so_far().iter().filter_map(|frame| decode(&frame.octets).ok()?.ip?.icmp).collect();
+        [(8, 0), (0, 0), (128, 0), (129, 0)].iter().all(|kind| seen.contains(kind))
+    });
+    gateway.assert_balance();
+}
+
+#[test]
+fn the_gateway_itself_stays_reachable_while_it_forwards() {
+    require!();
+    let site = Site::new("own", Plan::default());
+    let gateway = site.start();
+    let own = ["198.18.1.1", "2001:db8:1::1"];
+    let [server, _] = site.servers();
+    std::thread::scope(|scope| {
+        scope.spawn(|| transfer(&site.client, &site.server, server, 8 * MIB));
+        for address in own {
+            assert!(site.client.pings(address, 56, ""), "{address} answers");
+            transfer(&site.client, &site.gateway, address.parse().expect("an address"), MIB);
+        }
+    });
+    assert!(site.gateway.pings("192.0.2.254", 56, ""), "the gateway reaches its own neighbour");
+    gateway.assert_balance();
+}
+
+#[test]
+fn what_needs_no_tunnel_is_forwarded_in_clear() {
+    require!();
+    let site = Site::new("plain", Plan::default());
+    let gateway = site.start();
+    let before = gateway.assert_balance().total("forwarded");
+    assert!(site.plain_path_works());
+    assert_eq!(gateway.assert_balance().total("forwarded"), before + 2, "request and answer, by the worker");
+}
