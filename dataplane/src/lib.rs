@@ -10,6 +10,7 @@ pub mod pipeline;
 pub mod print;
 pub mod qos;
 pub mod replay;
+pub mod simulate;
 pub mod slow;
 pub mod stats;
 pub mod tables;

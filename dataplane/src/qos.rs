@@ -9,6 +9,9 @@ pub use fifo::Fifo;
 
 use crate::packet::{Batch, DropReason, Exit, Exits, Packet, PortId, Time};
 
+/// Packets that wait for a port at most, of each worker.
+pub const QUEUE_LIMIT: usize = 4096;
+
 /// The queues of one worker.
 #[derive(Debug)]
 pub struct Shaper {

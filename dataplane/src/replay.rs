@@ -4,28 +4,16 @@
 //! captures; between two frames it stops at every moment at which something waiting is due.
 
 use crate::config::{Config, ConfigError};
-use crate::control::offline;
 use crate::control::plan::Plan;
-use crate::control::resolve::{ResolveError, Resolver};
-use crate::io::{Capture, CaptureError, Memory, Outlet, Outlets, PcapIn, PcapOut, Port, Record};
-use crate::packet::{PortId, PuntReason, Stock, Time, TunnelId};
-use crate::pipeline::Pipeline;
-use crate::qos::Shaper;
-use crate::slow::{Limiter, Slow, Wanted};
-use crate::stats::{Page, Tally, Totals};
-use crate::worker::{Lane, Worker};
+use crate::io::{Capture, CaptureError, PcapIn, PcapOut, Record};
+use crate::packet::{PortId, Time, TunnelId};
+use crate::simulate::{SimulateError, Simulated};
+use crate::stats::Totals;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
-use steering::{HostTables, Verdict, steer};
-use xsk::{ChunkSize, Umem};
 
-/// Packets that wait for a port at most, as in a running gateway.
-pub const QUEUE_LIMIT: usize = 4096;
-/// Packet memory of a replay, in chunks.
-const CHUNKS: usize = 8192;
 /// Virtual time that goes on after the last frame while something waits, nanoseconds.
 const PATIENCE: u64 = 10 * Time::SECOND;
 
@@ -85,12 +73,9 @@ pub enum ReplayError {
     /// A capture is.
     #[error(transparent)]
     Capture(#[from] CaptureError),
-    /// Tables could not be made.
+    /// The gateway could not be made.
     #[error(transparent)]
-    Resolve(#[from] ResolveError),
-    /// Packet memory could not be had.
-    #[error(transparent)]
-    Memory(#[from] xsk::Error),
+    Gateway(#[from] SimulateError),
 }
 
 impl ReplayError {
@@ -158,126 +143,6 @@ impl fmt::Display for Balance {
     }
 }
 
-/// A gateway in virtual time: one worker, ports in memory, devices that swallow.
-pub struct Simulated {
-    /// The worker.
-    pub worker: Worker,
-    page: Arc<Page>,
-    steering: HostTables,
-    now: Time,
-}
-
-impl Simulated {
-    /// A gateway of a configuration, on a host that is as the file says.
-    ///
-    /// # Errors
-    ///
-    /// Tables or packet memory could not be made.
-    pub fn new(config: &Config) -> Result<Self, ReplayError> {
-        Self::with_memory(config, &Umem::new(CHUNKS, ChunkSize::Octets2048)?)
-    }
-
-    /// The same over packet memory that is there already.
-    ///
-    /// # Errors
-    ///
-    /// Tables could not be made.
-    pub fn with_memory(config: &Config, umem: &Umem) -> Result<Self, ReplayError> {
-        let plan = Plan::new(config, &offline::host(config));
-        let mut resolver = Resolver::new()?;
-        // Nobody reads yet, so there is nobody to wait for.
-        resolver.update(config, &plan, &mut |_, _| {})?;
-        let mut outlets = Outlets::none();
-        for (at, tunnel) in config.tunnels.iter().enumerate() {
-            if !tunnel.addresses.is_empty() {
-                outlets.set_tunnel(TunnelId(at as u16), Outlet::Virtual);
-            }
-        }
-        outlets.set_host(Outlet::Virtual);
-        let ports = plan.ports.len();
-        let tally = Tally::new(ports, config.tunnels.len(), resolver.published().current().adjacencies.len());
-        let page = tally.page();
-        let slow = Slow::new(Limiter::new(config.gateway.icmp_errors_pps), outlets, Wanted::nobody());
-        let pipeline = Pipeline::new(Shaper::new(ports, QUEUE_LIMIT), tally);
-        let stock = Stock::new(umem.pool(64, 256), umem.chunks().min(CHUNKS));
-        let mut worker = Worker::new(stock, pipeline, slow, resolver.published().reader());
-        for (at, interface) in config.interfaces.iter().enumerate() {
-            if interface.parent.is_none() {
-                worker.open(Lane::interface(PortId(at as u16), 0, Port::Memory(Memory::new())));
-            }
-        }
-        for at in 0..config.tunnels.len() {
-            let port = Plan::tunnel_port(config, TunnelId(at as u16));
-            worker.open(Lane::device(port, Port::Memory(Memory::new())));
-        }
-        Ok(Self { worker, page, steering: plan.steering(config), now: Time(0) })
-    }
-
-    /// A frame arrives at an interface, or comes from a tunnel's device, at `now`.
-    pub fn receive(&mut self, port: PortId, frame: Vec<u8>, now: Time) {
-        self.advance(now);
-        let injects = self.worker.lanes.iter().any(|lane| lane.port == port && lane.injects);
-        let steered = steer(frame.as_slice(), &self.steering.at(u32::from(port.0) + 1)).verdict;
-        if !injects && matches!(steered, Verdict::Pass(_)) {
-            // The kernel's: no worker sees it.
-            self.worker.pipeline.tally.received(port, 1, frame.len() as u64);
-            self.worker.pipeline.tally.punted(PuntReason::Steered);
-            return;
-        }
-        if let Some(memory) = self.memory(port) {
-            memory.put(frame);
-        }
-        self.settle();
-    }
-
-    /// Time goes on to `now`, stopping wherever something is due.
-    pub fn advance(&mut self, now: Time) {
-        while let Some(due) = self.worker.slow.deadline().filter(|due| *due < now) {
-            self.now = self.now.max(due);
-            self.settle();
-        }
-        self.now = self.now.max(now);
-    }
-
-    /// Time goes on until nothing waits, for at most `patience` nanoseconds.
-    pub fn finish(&mut self, patience: u64) {
-        let end = Time(self.now.0.saturating_add(patience));
-        while self.totals().queued != 0
-            && let Some(due) = self.worker.slow.deadline().filter(|due| *due <= end)
-        {
-            self.now = self.now.max(due);
-            self.settle();
-        }
-    }
-
-    /// Rounds until nothing moves.
-    fn settle(&mut self) {
-        while self.worker.poll(self.now) != 0 {}
-    }
-
-    /// The oldest frame that a port sent.
-    pub fn sent(&mut self, port: PortId) -> Option<(Time, Vec<u8>)> {
-        self.memory(port)?.take()
-    }
-
-    fn memory(&mut self, port: PortId) -> Option<&mut Memory> {
-        self.worker.lanes.iter_mut().find(|lane| lane.port == port).and_then(|lane| match &mut lane.driver {
-            Port::Memory(memory) => Some(memory),
-            _ => None,
-        })
-    }
-
-    /// Where every packet went.
-    pub fn totals(&self) -> Totals {
-        Totals::of([&*self.page])
-    }
-
-    /// The counters.
-    pub fn page(&self) -> &Page {
-        &self.page
-    }
-}
-
 /// Runs captures through a configuration's gateway.
 ///
 /// # Errors
@@ -300,13 +165,13 @@ pub fn replay(config: &Config, inputs: &[PortFile], outputs: &[PortFile]) -> Res
     let mut gateway = Simulated::new(config)?;
     // One frame of each capture is looked at; the earliest goes next, the first of the command among equals.
     let mut heads: Vec<Option<Record>> =
-        captures.iter_mut().map(|(_, capture)| capture.next()).collect::<Result<_, _>>()?;
+        captures.iter_mut().map(|(_, capture)| capture.read()).collect::<Result<_, _>>()?;
     let interfaces: Vec<PortId> = gateway.worker.lanes.iter().filter(|l| !l.injects).map(|l| l.port).collect();
     loop {
         let due = heads.iter().enumerate().filter_map(|(at, head)| head.as_ref().map(|head| (head.at, at))).min();
         match due {
             Some((now, at)) => {
-                let next = captures[at].1.next()?;
+                let next = captures[at].1.read()?;
                 if let Some(record) = std::mem::replace(&mut heads[at], next) {
                     gateway.receive(captures[at].0, record.octets, now);
                 }

@@ -130,10 +130,10 @@ impl Tables {
     /// The adjacency changed while the packet waited, so it is routed again, or is gone.
     #[inline(always)]
     pub fn rewrite(&self, packet: &Packet) -> Result<&Rewrite, Exit> {
-        match self.adjacencies.rewrite(packet.adjacency) {
-            Some(rewrite) if rewrite.generation == packet.generation => Ok(rewrite),
-            Some(_) => Err(Exit::Reroute),
-            None => Err(Exit::Drop(DropReason::AdjacencyGone)),
+        match self.adjacencies.headers(packet.adjacency) {
+            Some(rewrite) if rewrite.generation == packet.generation && rewrite.count != 0 => Ok(rewrite),
+            _ if self.has(packet.adjacency) => Err(Exit::Reroute),
+            _ => Err(Exit::Drop(DropReason::AdjacencyGone)),
         }
     }
 

@@ -244,7 +244,7 @@ impl World {
     pub fn with(limiter: Limiter, change: impl FnOnce(&mut Tables)) -> Self {
         let small = Limits { vrfs: 4, bytes: 1 << 20 };
         let mut v4 = Writer4::new(small).expect("a megabyte is there");
-        let mut v6 = Writer6::new(small).expect("a megabyte is there");
+        let mut table6 = Writer6::new(small).expect("a megabyte is there");
         for (net, length, id) in [
             (CLIENT_V4, 24, to::LAN_LINK),
             (LAN_V4, 32, to::LOCAL),
@@ -274,14 +274,14 @@ impl World {
             ("2001:db8:37::", 48, to::NARROW),
         ] {
             let prefix = Prefix6::containing(u128::from_be_bytes(v6(net)), length).expect("a length");
-            v6.insert(0, prefix, value(id)).expect("there is room");
+            table6.insert(0, prefix, value(id)).expect("there is room");
         }
         let mut tables = Tables {
             generation: 1,
             ports: ports(),
             locals: locals(),
             tunnels: Tunnels::new(vec![tunnel(AWS_A), tunnel(AWS_B)]),
-            fib: Fib { v4: v4.reader(), v6: v6.reader() },
+            fib: Fib { v4: v4.reader(), v6: table6.reader() },
             adjacencies: adjacencies(),
         };
         change(&mut tables);
@@ -297,7 +297,7 @@ impl World {
         worker.open(Lane::interface(LAN, 0, Driver::Memory(Memory::new())));
         worker.open(Lane::interface(WAN, 0, Driver::Memory(Memory::new())));
         worker.open(Lane::device(TAP, Driver::Memory(Memory::new())));
-        Self { worker, tables, published, page, now: Time(Time::SECOND), v4, v6 }
+        Self { worker, tables, published, page, now: Time(Time::SECOND), v4, v6: table6 }
     }
 
     /// What the worker reads from its next round on.

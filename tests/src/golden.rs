@@ -45,12 +45,15 @@ const START_NS: u64 = 1_000_000_000 * 1_000_000_000;
 /// Between two frames.
 const STEP_NS: u64 = 1_000_000;
 
+/// A port and the frames that it receives.
+type Input = (&'static str, Vec<Vec<u8>>);
+
 /// A case: its name, and the frames that each port receives.
 #[derive(Clone, Copy)]
 pub struct Case {
     /// Its folder.
     pub name: &'static str,
-    inputs: fn() -> Vec<(&'static str, Vec<Vec<u8>>)>,
+    inputs: fn() -> Vec<Input>,
 }
 
 impl Case {

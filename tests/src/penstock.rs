@@ -49,11 +49,12 @@ fn build() -> PathBuf {
 ///
 /// # Panics
 ///
-/// If it cannot be started.
+/// If it cannot be started, or does not end.
 #[track_caller]
 pub fn penstock(arguments: &[&str]) -> Outcome {
-    let output = Command::new(binary()).args(arguments).output();
-    output.unwrap_or_else(|error| panic!("{}: {error}", binary().display())).into()
+    let mut command = Command::new(binary());
+    command.args(arguments);
+    Program::start(command).outcome()
 }
 
 /// A running gateway. Killed when dropped.

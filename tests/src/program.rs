@@ -134,6 +134,17 @@ impl Program {
         status.expect("until has seen it")
     }
 
+    /// Waits for the end; what it said and how it ended.
+    ///
+    /// # Panics
+    ///
+    /// If it takes too long.
+    #[track_caller]
+    pub fn outcome(mut self) -> Outcome {
+        let status = self.wait();
+        Outcome { success: status.success(), code: status.code(), stdout: self.stdout(), stderr: self.stderr() }
+    }
+
     fn join_readers(&mut self) {
         for reader in self.readers.drain(..) {
             let _ = reader.join(); // it cannot panic, and nothing is lost if it did

@@ -55,7 +55,7 @@ fn an_interface_that_is_not_there_is_named() {
     let lab = Lab::new("absent");
     let host = lab.host("gateway");
     let path = write(&lab, "[interface.nosuch0]\n");
-    let outcome = host.try_run(&format!("{} run {path}", binary().display()));
+    let outcome = host.start(&format!("{} run {path}", binary().display())).outcome();
     assert_one_sentence(&outcome, 1, &["nosuch0"]);
 }
 
@@ -67,7 +67,7 @@ fn a_lack_of_privilege_is_named() {
     lab.link((&host, "lan0"), (&peer, "eth0"), LinkOptions::default());
     let path = write(&lab, "[interface.lan0]\n");
     let bare = "setpriv --bounding-set=-all --inh-caps=-all --";
-    let outcome = host.try_run(&format!("{bare} {} run {path}", binary().display()));
+    let outcome = host.start(&format!("{bare} {} run {path}", binary().display())).outcome();
     assert_one_sentence(&outcome, 1, &["CAP_"]);
     assert!(!host.run("ip -d link show lan0").contains("xdp"), "nothing is left behind");
 }
@@ -84,7 +84,7 @@ fn a_second_gateway_on_the_same_interface_is_refused_and_the_first_goes_on() {
             .replacen("[gateway]", "[gateway]\ncontrol = \"CONTROL\"", 1)
             .replace("CONTROL", &site.lab.folder().join("second.sock").display().to_string()),
     );
-    let outcome = site.gateway.try_run(&format!("{} run {path}", binary().display()));
+    let outcome = site.gateway.start(&format!("{} run {path}", binary().display())).outcome();
     assert_one_sentence(&outcome, 1, &[]);
     assert!(site.client.pings(SERVER[0], 56, ""));
     gateway.assert_balance();

@@ -54,10 +54,10 @@ fn hosts_at_the_mtu_of_the_underlay_are_told_or_helped() {
 
     let told = site.client.try_run(&format!("ping -n -c 1 -W 1 -M do -s 1472 {server4}"));
     assert!(!told.success, "1500 octets do not fit 1450");
-    assert!(format!("{}{}", told.stdout, told.stderr).contains("mtu = 1450"), "{told:?}");
+    assert!(told.stdout.contains("mtu = 1450"), "{told:?}");
     let told = site.client.try_run(&format!("ping -n -c 1 -W 1 -M do -s 1452 {server6}"));
     assert!(!told.success, "1500 octets do not fit 1450");
-    assert!(format!("{}{}", told.stdout, told.stderr).contains("mtu = 1450"), "{told:?}");
+    assert!(told.stdout.contains("mtu=1450"), "{told:?}");
 
     // What the host has just learned would make it cut the packet itself.
     site.client.run("ip route flush cache");

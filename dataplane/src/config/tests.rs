@@ -1,6 +1,7 @@
 //! What a legal file means. `faults.rs` has what is wrong with others.
 
 mod faults;
+mod properties;
 
 use super::*;
 

@@ -3,6 +3,8 @@
 //! One thread does all this. It sleeps until the kernel reports a change, a worker wants a neighbour, an operator
 //! asks, or a signal comes; then it plans anew and changes what differs.
 
+#![expect(clippy::result_large_err, reason = "an error here ends the start, once")]
+
 use super::devices::{self, Device, EXPORT_METRIC, Spec};
 use super::host::{Host, RouteKey, TunKind};
 use super::neighbours::Neighbours;
@@ -188,11 +190,6 @@ impl Gateway {
 
     /// The first plan, and what of it must succeed.
     fn take_over(&mut self) -> Result<(), GatewayError> {
-        for (&port, device) in &self.devices {
-            if self.plan_port_injects(port) {
-                self.team.open(Lane::device(port, Port::Tap(Tap::new(Arc::clone(device.tun())))));
-            }
-        }
         // The devices' own links and addresses are among what the mirror knows from here on.
         self.mirror.poll()?;
         self.replan()?;
@@ -206,6 +203,12 @@ impl Gateway {
                 self.log.line(format_args!("{}: is down; it is taken when it comes up", interface.name));
             }
         }
+        // Last: what the host sends into a tunnel has an interface to leave by.
+        for (&port, device) in &self.devices {
+            if port != Plan::punt_port(&self.config) {
+                self.team.open(Lane::device(port, Port::Tap(Tap::new(Arc::clone(device.tun())))));
+            }
+        }
         self.xdp.adopted()?;
         for warning in &self.plan.warnings {
             eprintln!("warning: {warning}");
@@ -214,10 +217,6 @@ impl Gateway {
         self.log.line(format_args!("ready: {workers} worker{}", if workers == 1 { "" } else { "s" }));
         notify_systemd("READY=1");
         Ok(())
-    }
-
-    fn plan_port_injects(&self, port: PortId) -> bool {
-        port != Plan::punt_port(&self.config)
     }
 
     /// Runs until SIGTERM or SIGINT, then takes everything back that it changed in the host.

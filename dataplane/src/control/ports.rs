@@ -1,6 +1,8 @@
 //! Interfaces while the gateway runs: attached when they are there, given up when they go, attached again when they
 //! come back.
 
+#![expect(clippy::result_large_err, reason = "an error here is told once per change of a link")]
+
 use super::ethtool::{self, Offload, Offloads, Outcome};
 use super::host::{Host, IfIndex, Link};
 use super::plan::Plan;

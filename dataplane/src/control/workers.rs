@@ -5,8 +5,7 @@ use crate::config::{Config, Workers};
 use crate::io::Outlets;
 use crate::packet::{AdjacencyId, Packet, PortId, Stock};
 use crate::pipeline::Pipeline;
-use crate::qos::Shaper;
-use crate::replay::QUEUE_LIMIT;
+use crate::qos::{QUEUE_LIMIT, Shaper};
 use crate::slow::{Limiter, Slow, Wanted};
 use crate::stats::{Page, Tally};
 use crate::tables::{Published, Tables};
@@ -107,7 +106,7 @@ impl Team {
         let stop = Arc::new(AtomicBool::new(false));
         let mut outbound: Vec<Vec<Outbound>> = (0..count).map(|_| Vec::new()).collect();
         let mut inbound: Vec<Vec<rtrb::Consumer<Packet>>> = (0..count).map(|_| Vec::new()).collect();
-        for from in 0..count {
+        for (from, outbound) in outbound.iter_mut().enumerate() {
             let mut by_owner: BTreeMap<usize, Vec<PortId>> = BTreeMap::new();
             for (port, queues) in queues.iter() {
                 by_owner.entry(sender(from, *queues, count)).or_default().push(*port);
@@ -115,7 +114,7 @@ impl Team {
             by_owner.remove(&from);
             for (to, ports) in by_owner {
                 let (producer, consumer) = rtrb::RingBuffer::new(CROSSING);
-                outbound[from].push(Outbound { ports, ring: producer });
+                outbound.push(Outbound { ports, ring: producer });
                 inbound[to].push(consumer);
             }
         }

@@ -23,6 +23,7 @@ pub struct Faulty {
     inner: Port,
     faults: Faults,
     state: u64,
+    #[expect(clippy::vec_box, reason = "the box is the point: packets do not move")]
     late: Vec<Box<Packet>>,
     jammed: bool,
 }

@@ -117,7 +117,7 @@ impl PcapIn {
     /// # Errors
     ///
     /// The file ends within a frame or cannot be read.
-    pub fn next(&mut self) -> Result<Option<Record>, CaptureError> {
+    pub fn read(&mut self) -> Result<Option<Record>, CaptureError> {
         let mut header = [0; 16];
         self.number += 1;
         match self.file.read_exact(&mut header[..1]) {

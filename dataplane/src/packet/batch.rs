@@ -1,6 +1,7 @@
 //! Up to 64 packets in their order, and those that left.
 
 use super::{Exit, Packet};
+use std::cell::Cell;
 use std::mem;
 
 /// Boxes of packets. Boxed on purpose: a batch, a queue and a ring move 8 octets where a packet has 64.
@@ -8,9 +9,6 @@ use std::mem;
 pub struct Batch {
     #[expect(clippy::vec_box, reason = "the box is the point: packets do not move")]
     packets: Vec<Box<Packet>>,
-    /// Where those that stay are gathered while some leave.
-    #[expect(clippy::vec_box, reason = "the box is the point: packets do not move")]
-    staying: Vec<Box<Packet>>,
 }
 
 impl Batch {
@@ -19,7 +17,7 @@ impl Batch {
 
     /// An empty batch with room for [`Self::SIZE`].
     pub fn new() -> Self {
-        Self { packets: Vec::with_capacity(Self::SIZE), staying: Vec::with_capacity(Self::SIZE) }
+        Self { packets: Vec::with_capacity(Self::SIZE) }
     }
 
     /// Adds one at the end.
@@ -72,30 +70,20 @@ impl Batch {
 
     /// Runs a stage over all. Those that it sends away go to `exits`; both orders are kept.
     ///
-    /// While nothing leaves, nothing moves.
+    /// While nothing leaves, nothing moves. The stage is called from one place, so that it becomes part of the loop.
     #[inline(always)]
     pub fn retain(&mut self, exits: &mut Exits, mut stage: impl FnMut(&mut Packet) -> Result<(), Exit>) {
-        let mut left = None;
-        for (at, packet) in self.packets.iter_mut().enumerate() {
-            if let Err(exit) = stage(packet) {
-                left = Some((at, exit));
-                break;
+        let reason = Cell::new(None);
+        let leaves = |packet: &mut Box<Packet>| match stage(packet) {
+            Ok(()) => false,
+            Err(exit) => {
+                reason.set(Some(exit));
+                true
             }
+        };
+        for packet in self.packets.extract_if(.., leaves) {
+            exits.0.extend(reason.take().map(|exit| (packet, exit)));
         }
-        let Some((at, exit)) = left else { return };
-        let mut all = mem::take(&mut self.packets);
-        let mut staying = mem::take(&mut self.staying);
-        let mut rest = all.drain(..);
-        staying.extend(rest.by_ref().take(at));
-        exits.0.extend(rest.next().map(|packet| (packet, exit)));
-        for mut packet in rest {
-            match stage(&mut packet) {
-                Ok(()) => staying.push(packet),
-                Err(exit) => exits.0.push((packet, exit)),
-            }
-        }
-        self.packets = staying;
-        self.staying = all;
     }
 }
 

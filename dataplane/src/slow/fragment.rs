@@ -9,7 +9,8 @@ use zerocopy::IntoBytes;
 ///
 /// # Errors
 ///
-/// Frames ran out, or the MTU has no room for eight octets of data.
+/// Frames ran out, the MTU has no room for eight octets of data, or the packet is a fragment that reaches beyond the
+/// longest datagram: its offsets would not fit their field.
 pub fn cut(packet: &Packet, mtu: u16, stock: &mut Stock, ready: &mut Batch) -> Result<u64, DropReason> {
     debug_assert_eq!(packet.family, Family::V4);
     let header = packet.ipv4().ok_or(DropReason::Truncated)?;
@@ -20,6 +21,9 @@ pub fn cut(packet: &Packet, mtu: u16, stock: &mut Stock, ready: &mut Batch) -> R
     // The first fragment has every option, the others those with the copied flag.
     let copied = copied_options(options);
     let first = header.fragment.value();
+    if header.fragment_offset() + data_len > usize::from(u16::MAX) {
+        return Err(DropReason::BadLength);
+    }
     let mut made: Vec<Box<Packet>> = Vec::new();
     let mut at = 0;
     while at < data_len {

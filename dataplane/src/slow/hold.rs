@@ -14,11 +14,14 @@ const NEIGHBOURS: usize = 256;
 const PATIENCE: u64 = Time::SECOND;
 
 /// Tells control which neighbours to resolve.
-pub struct Wanted(Option<(rtrb::Producer<(AdjacencyId, IpAddr)>, Arc<Wake>)>);
+pub struct Wanted(Option<(Wishes, Arc<Wake>)>);
+
+/// Adjacencies and the addresses that packets by them were for.
+type Wishes = rtrb::Producer<(AdjacencyId, IpAddr)>;
 
 impl Wanted {
     /// Through a ring, with a bell for control.
-    pub const fn new(ring: rtrb::Producer<(AdjacencyId, IpAddr)>, bell: Arc<Wake>) -> Self {
+    pub const fn new(ring: Wishes, bell: Arc<Wake>) -> Self {
         Self(Some((ring, bell)))
     }
 
@@ -36,9 +39,12 @@ impl Wanted {
     }
 }
 
+/// Packets in the order of their arrival, each with the time from which its patience counts.
+type Waiting = VecDeque<(Box<Packet>, Time)>;
+
 /// All packets that wait, by the neighbour they wait for.
 pub struct Hold {
-    waiting: BTreeMap<(AdjacencyId, IpAddr), VecDeque<(Box<Packet>, Time)>>,
+    waiting: BTreeMap<(AdjacencyId, IpAddr), Waiting>,
     packets: usize,
     wanted: Wanted,
     /// No packet gives up before.

@@ -135,10 +135,11 @@ fn lowest(vrf: Vrf, to: IpAddr, tables: &Tables) -> Option<IpAddr> {
     tables.locals.iter().filter(|(of, address)| *of == vrf && usable(*address, to)).map(|(_, address)| address).min()
 }
 
-/// Of the same family, and not an IPv6 link-local address, which means nothing beyond its link.
+/// Of the same family, and not link-local: that means nothing beyond its link (RFC 3927 §2.7, RFC 4291 §2.5.6), and
+/// an error from there would not be forwarded.
 fn usable(address: IpAddr, to: IpAddr) -> bool {
     match address {
-        IpAddr::V4(_) => to.is_ipv4(),
+        IpAddr::V4(address) => to.is_ipv4() && !address.is_link_local(),
         IpAddr::V6(address) => to.is_ipv6() && !address.is_unicast_link_local(),
     }
 }

@@ -115,6 +115,12 @@ impl Adjacencies {
         self.small.get(id.index()).unwrap_or(NOWHERE)
     }
 
+    /// The headers of an id, none of them if nothing leaves by it.
+    #[inline(always)]
+    pub fn headers(&self, id: AdjacencyId) -> Option<&Rewrite> {
+        self.rewrites.get(id.index())
+    }
+
     /// The headers of an id; `None` if nothing leaves by it.
     #[inline(always)]
     pub fn rewrite(&self, id: AdjacencyId) -> Option<&Rewrite> {

@@ -67,7 +67,7 @@ fn apply_tunnel(rewrite: &Rewrite, packet: &mut Packet, identification: &mut u16
     let count = usize::from(rewrite.count);
     let outer = usize::from(rewrite.outer);
     let headers = packet.frame.prepend(count).ok_or(NO_ROOM)?;
-    headers.copy_from_slice(rewrite.headers());
+    copy(headers, rewrite.headers());
     if follows.has(Follows::INNER_TYPE)
         && let Some(ethertype) = headers.last_chunk_mut::<2>()
     {
@@ -76,7 +76,7 @@ fn apply_tunnel(rewrite: &Rewrite, packet: &mut Packet, identification: &mut u16
     let mask = if follows.has(Follows::DSCP) { 0xfc } else { 0 } | if follows.has(Follows::ECN) { 3 } else { 0 };
     let tos = packet.tos & mask;
     let total = count - outer + inside;
-    let ip = if headers[outer] >> 4 == 4 {
+    let ip = if rewrite.octets.get(outer).is_some_and(|first| first >> 4 == 4) {
         let header: &mut Ipv4 = header_mut(headers, outer).ok_or(NO_ROOM)?;
         fill_v4(header, rewrite, tos, total, inner, identification);
         Ipv4::SIZE
@@ -100,6 +100,20 @@ fn apply_tunnel(rewrite: &Rewrite, packet: &mut Packet, identification: &mut u16
         }
     }
     Ok(())
+}
+
+/// Copies headers. VXLAN over IPv4 has 64 octets: a copy of known length is a few moves, not a call.
+#[inline(always)]
+fn copy(to: &mut [u8], from: &[u8]) {
+    if let (Some((to, to_rest)), Some((from, from_rest))) = (to.split_first_chunk_mut::<64>(), from.split_first_chunk())
+    {
+        *to = *from;
+        if !from_rest.is_empty() {
+            to_rest.copy_from_slice(from_rest);
+        }
+    } else {
+        to.copy_from_slice(from);
+    }
 }
 
 #[inline(always)]
@@ -129,7 +143,7 @@ fn fill_v4(header: &mut Ipv4, rewrite: &Rewrite, tos: u8, total: usize, inner: (
 
 /// TTL and DF of the inner packet. What is not IP lives on its link: one hop, not to be cut.
 fn inner_fields(packet: &Packet) -> (u8, bool) {
-    if let Some(header) = packet.ipv4() {
+    if let Some(header) = packet.ipv4().filter(|header| header.version() == 4) {
         (header.ttl.max(1), header.dont_fragment())
     } else if let Some(header) = packet.ipv6() {
         (header.hop_limit.max(1), true)

@@ -276,7 +276,7 @@ fn any_packet() -> impl Strategy<Value = Vec<u8>> {
         } else {
             let mut header = etherparse::Ipv4Header::new(0, ttl, etherparse::ip_number::UDP, CLIENT_V4, FAR_V4)
                 .expect("no payload yet");
-            header.set_options(&vec![1; 4 * options]).expect("at most 28 octets");
+            header.options = vec![1; 4 * options].as_slice().try_into().expect("at most 28 octets");
             PacketBuilder::ip(etherparse::IpHeaders::Ipv4(header, Default::default()))
         };
         if tcp {

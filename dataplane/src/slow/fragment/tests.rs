@@ -61,7 +61,7 @@ proptest! {
             payload.resize(payload.len().next_multiple_of(8), 0);
         }
         let ip = raw_v4(FAR_V4, &payload, |header| {
-            header.set_options(&vec![1; 4 * options]).expect("at most 40 octets");
+            header.options = vec![1; 4 * options].as_slice().try_into().expect("at most 40 octets");
             (header.more_fragments, header.fragment_offset) = (more, IpFragOffset::try_new(offset).expect("13 bits"));
         });
         let mut at: Vec<_> = cuts.into_iter().map(|cut| cut.min(ip.len())).collect();
@@ -112,9 +112,9 @@ fn copies_the_options_that_say_so() {
     // Odd lengths are padded; what is malformed ends the list.
     assert_eq!(copied_options(&[131, 3, 4, 0]), [131, 3, 4, 0]);
     assert_eq!(copied_options(&[1, 131, 3, 4, 0, 131, 3, 4]), [131, 3, 4, 0]);
-    assert_eq!(copied_options(&[131, 0, 0, 0]), []);
+    assert!(copied_options(&[131, 0, 0, 0]).is_empty());
     assert_eq!(copied_options(&[131, 1, 131, 9]), [131, 0, 0, 0]);
-    assert_eq!(copied_options(&[7, 4, 0, 0, 131]), []);
+    assert!(copied_options(&[7, 4, 0, 0, 131]).is_empty());
 }
 
 #[test]
