@@ -1,35 +1,70 @@
-//! The bench: gathers the figures of criterion into `results.json` and prints them.
+//! The bench: measures end to end, and gathers the figures of criterion.
 #![forbid(unsafe_code)]
 
-use anyhow::Result;
-use bench::results;
-use clap::{Parser, Subcommand};
-use std::path::PathBuf;
+use anyhow::{Context, Result};
+use bench::{lab, results};
+use clap::{Parser, Subcommand, ValueEnum};
+use std::path::{Path, PathBuf};
+use std::process::{Command as Process, ExitCode};
 
 #[derive(Parser)]
-#[command(about = "Gathers what the benches measured")]
+#[command(about = "Measures Penstock, or gathers what was measured")]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
+    /// Cargo's target directory.
+    #[arg(long, env = "CARGO_TARGET_DIR", default_value = "target", global = true)]
+    target: PathBuf,
 }
 
 #[derive(Subcommand)]
 enum Command {
     /// Puts the medians of criterion into results.json, beside what other benches left there, and prints them.
-    Report {
-        /// Cargo's target directory.
-        #[arg(long, env = "CARGO_TARGET_DIR", default_value = "target")]
-        target: PathBuf,
+    Report,
+    /// Forwards the same frames by Penstock and by the kernel, in turns, and puts both rates into results.json.
+    Lab {
+        /// How often each forwarder runs.
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        rounds: u32,
+        /// Seconds of each run.
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=60))]
+        seconds: u64,
+        /// Who takes the frames at the far end. `stack`, a plain veth peer, costs the same whoever sends; `xdp` copies
+        /// what comes from AF_XDP or out of the kernel's tunnels once more, at the sender's expense.
+        #[arg(long, value_enum, default_value_t = Sink::Stack)]
+        sink: Sink,
     },
 }
 
-fn main() -> Result<()> {
-    match Arguments::parse().command {
-        Command::Report { target } => report(&target),
+/// As the command line says it.
+#[derive(Clone, Copy, ValueEnum)]
+enum Sink {
+    Stack,
+    Xdp,
+}
+
+fn main() -> ExitCode {
+    let Arguments { command, target } = Arguments::parse();
+    let result = match command {
+        Command::Report => report(&target),
+        Command::Lab { rounds, seconds, sink } => {
+            let sink = match sink {
+                Sink::Stack => lab::Sink::Stack,
+                Sink::Xdp => lab::Sink::Xdp,
+            };
+            lab(&target, rounds as usize, seconds, sink)
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 
-fn report(target: &std::path::Path) -> Result<()> {
+fn report(target: &Path) -> Result<()> {
     let figures = results::of_criterion(&target.join("criterion"))?;
     let path = target.join("bench/results.json");
     results::merge(&path, &figures)?;
@@ -37,6 +72,23 @@ fn report(target: &std::path::Path) -> Result<()> {
     for figure in &figures {
         println!("{:<24} {:>9.2}  {}", figure.name, figure.value, figure.unit);
     }
+    println!("written to {}", path.display());
+    Ok(())
+}
+
+fn lab(target: &Path, rounds: usize, seconds: u64, sink: lab::Sink) -> Result<()> {
+    let penstock = std::env::current_exe().context("this program has no file")?.with_file_name("penstock");
+    // Under `cargo run` the program under test is brought up to date too; alone, the one beside this is taken.
+    if let Some(cargo) = std::env::var_os("CARGO") {
+        let built = Process::new(cargo)
+            .args(["build", "--release", "--locked", "--quiet", "--package", "dataplane", "--bin", "penstock"])
+            .status()
+            .context("cargo cannot be started")?;
+        anyhow::ensure!(built.success(), "penstock does not build");
+    }
+    let figures = lab::run(&lab::Options { rounds, seconds, sink, penstock })?;
+    let path = target.join("bench/results.json");
+    results::merge(&path, &figures)?;
     println!("written to {}", path.display());
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! `results.json`: figures by name, so that a program can check them.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -34,6 +35,9 @@ pub struct Figure {
     /// How many times better than the opponent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ratio: Option<f64>,
+    /// Whatever else belongs to it, such as the machine: more fields of the same object.
+    #[serde(flatten)]
+    pub details: Map<String, Value>,
 }
 
 /// Why figures cannot be read or written.
@@ -128,6 +132,7 @@ fn figure(directory: &Path) -> Result<Figure, ResultsError> {
         runs: sample.times.len(),
         against: None,
         ratio: None,
+        details: Map::new(),
     })
 }
 
@@ -181,7 +186,7 @@ mod tests {
 
     fn named(name: &str, value: f64) -> Figure {
         let (unit, better) = ("ns/packet".into(), Better::Lower);
-        Figure { name: name.into(), value, unit, better, runs: 5, against: None, ratio: None }
+        Figure { name: name.into(), value, unit, better, runs: 5, against: None, ratio: None, details: Map::new() }
     }
 
     #[test]

@@ -112,6 +112,8 @@ pub enum Origin {
     Gateway,
     /// It was on the page before and waited, or is a fragment of one that was: it has lost its hop.
     Queue,
+    /// The host sent it into a tunnel's device: it is not routed, however often it waits, and loses no hop.
+    Device,
 }
 
 /// What `parse` found out beside the fields.

@@ -62,6 +62,11 @@ impl Pipeline {
     /// From a tunnel's device: the kernel has routed already, so only the queue remains.
     pub fn inject(&mut self, batch: &mut Batch, tables: &Tables, now: Time) {
         self.count_received(batch);
+        self.inject_again(batch, tables, now);
+    }
+
+    /// Also where it enters that had to wait before the queue, or whose adjacency changed in it.
+    pub fn inject_again(&mut self, batch: &mut Batch, tables: &Tables, now: Time) {
         batch.retain(&mut self.exits, |packet| {
             let adjacency = tables.inject(packet)?; // the adjacency is the device's
             packet.bind(adjacency)

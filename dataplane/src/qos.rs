@@ -92,3 +92,6 @@ impl Shaper {
         Some(packet)
     }
 }
+
+#[cfg(test)]
+mod tests;

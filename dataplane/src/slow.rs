@@ -12,7 +12,7 @@ pub use icmp::Limiter;
 use crate::io::Outlets;
 use crate::packet::{Batch, DropReason, Exit, Exits, Origin, Packet, PuntReason, Stock, Time};
 use crate::pipeline::Pipeline;
-use crate::tables::Tables;
+use crate::tables::{Resolution, Tables};
 use hold::Hold;
 
 /// A worker's slow path.
@@ -22,6 +22,8 @@ pub struct Slow {
     outlets: Outlets,
     /// What goes back onto the page.
     ready: Batch,
+    /// The same of what came from tunnels' devices.
+    injected: Batch,
     spare: Exits,
     generation: u64,
 }
@@ -32,7 +34,15 @@ const ROUNDS: usize = 4;
 impl Slow {
     /// Answers at the limiter's rate, and punts to `outlets`. `wanted` tells control which neighbours to ask for.
     pub fn new(limiter: Limiter, outlets: Outlets, wanted: Wanted) -> Self {
-        Self { hold: Hold::new(wanted), limiter, outlets, ready: Batch::new(), spare: Exits::new(), generation: 0 }
+        Self {
+            hold: Hold::new(wanted),
+            limiter,
+            outlets,
+            ready: Batch::new(),
+            injected: Batch::new(),
+            spare: Exits::new(),
+            generation: 0,
+        }
     }
 
     /// The devices that it punts to.
@@ -54,7 +64,10 @@ impl Slow {
     fn settle_some(&mut self, pipeline: &mut Pipeline, stock: &mut Stock, tables: &Tables, now: Time) {
         if self.generation != tables.generation {
             self.generation = tables.generation;
-            self.hold.release(&mut self.ready);
+            self.hold.release(|packet| match packet.origin {
+                Origin::Device => self.injected.push(packet),
+                _ => self.ready.push(packet),
+            });
         }
         self.hold.expire(&mut pipeline.exits, now);
         for _ in 0..ROUNDS {
@@ -64,10 +77,11 @@ impl Slow {
                 self.settle_one(packet, exit, pipeline, stock, tables, now);
             }
             self.spare = exits;
-            if self.ready.is_empty() {
+            if self.ready.is_empty() && self.injected.is_empty() {
                 break;
             }
             pipeline.forward(&mut self.ready, tables, now);
+            pipeline.inject_again(&mut self.injected, tables, now);
         }
     }
 
@@ -94,10 +108,12 @@ impl Slow {
                 }
             }
             Exit::Hold(id) => {
-                if let Err((packet, reason)) = self.hold.push(packet, id, now) {
+                let on_link = tables.adjacencies.at(id).resolution == Resolution::OnLink;
+                if let Err((packet, reason)) = self.hold.push(packet, id, on_link, now) {
                     self.drop(packet, reason, pipeline, stock, tables, now);
                 }
             }
+            Exit::Reroute if packet.origin == Origin::Device => self.injected.push(packet),
             Exit::Reroute => {
                 packet.origin = Origin::Queue;
                 self.ready.push(packet);

@@ -11,7 +11,7 @@ pub use ports::{Port, PortKind, Ports};
 pub use snapshot::{Published, Reader, published};
 
 use crate::fib::Fib;
-use crate::packet::{AdjacencyId, DropReason, Exit, Packet, PuntReason, Traits, TunnelId};
+use crate::packet::{AdjacencyId, DropReason, Exit, Origin, Packet, PuntReason, Traits, TunnelId};
 use crate::tunnel::Tunnels;
 use wire::{Rewrite, protocol};
 
@@ -92,6 +92,7 @@ impl Tables {
         else {
             return Err(Exit::Drop(DropReason::NoRoute));
         };
+        packet.origin = Origin::Device;
         packet.adjacency = *into;
         packet.vrf = *vrf;
         packet.read_own(*ethernet)?;

@@ -93,6 +93,7 @@ pub fn raw_v4(to: [u8; 4], payload: &[u8], change: impl FnOnce(&mut Ipv4Header))
         source: CLIENT_V4,
         destination: to,
         identification: 77,
+        dont_fragment: false,
         fragment_offset: IpFragOffset::ZERO,
         ..Ipv4Header::default()
     };
@@ -230,8 +231,6 @@ pub struct World {
     published: Published<Tables>,
     page: Arc<Page>,
     pub now: Time,
-    pub v4: Writer4,
-    pub v6: Writer6,
 }
 
 impl World {
@@ -297,7 +296,7 @@ impl World {
         worker.open(Lane::interface(LAN, 0, Driver::Memory(Memory::new())));
         worker.open(Lane::interface(WAN, 0, Driver::Memory(Memory::new())));
         worker.open(Lane::device(TAP, Driver::Memory(Memory::new())));
-        Self { worker, tables, published, page, now: Time(Time::SECOND), v4, v6: table6 }
+        Self { worker, tables, published, page, now: Time(Time::SECOND) }
     }
 
     /// What the worker reads from its next round on.

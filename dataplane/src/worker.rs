@@ -261,3 +261,6 @@ const IDLE_ROUNDS: u32 = 64;
 const LONGEST_SLEEP: u64 = 100_000_000;
 /// Nanoseconds of sleep at most while packets wait for room.
 const SHORTEST_SLEEP: u64 = 1_000_000;
+
+#[cfg(test)]
+mod tests;

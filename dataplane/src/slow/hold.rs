@@ -1,6 +1,6 @@
 //! Packets that wait for a neighbour's answer: a few, and not for long.
 
-use crate::packet::{AdjacencyId, Batch, DropReason, Exit, Exits, Packet, Time};
+use crate::packet::{AdjacencyId, DropReason, Exit, Exits, Packet, Time};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -44,7 +44,8 @@ type Waiting = VecDeque<(Box<Packet>, Time)>;
 
 /// All packets that wait, by the neighbour they wait for.
 pub struct Hold {
-    waiting: BTreeMap<(AdjacencyId, IpAddr), Waiting>,
+    /// By adjacency, and on a link also by address: there, every destination is a neighbour.
+    waiting: BTreeMap<(AdjacencyId, Option<IpAddr>), Waiting>,
     packets: usize,
     wanted: Wanted,
     /// No packet gives up before.
@@ -73,15 +74,26 @@ impl Hold {
         self.wanted.ask(id, address);
     }
 
-    /// Takes a packet in.
-    pub fn push(&mut self, packet: Box<Packet>, id: AdjacencyId, now: Time) -> Result<(), (Box<Packet>, DropReason)> {
-        let key = (id, packet.destination());
+    /// Takes a packet in. `on_link`: the neighbour that it waits for is its own destination.
+    ///
+    /// # Errors
+    ///
+    /// Gives it back when too many wait for that neighbour, or neighbours are waited for.
+    pub fn push(
+        &mut self,
+        packet: Box<Packet>,
+        id: AdjacencyId,
+        on_link: bool,
+        now: Time,
+    ) -> Result<(), (Box<Packet>, DropReason)> {
+        let destination = packet.destination();
+        let key = (id, on_link.then_some(destination));
         let neighbours = self.waiting.len();
         let queue = match self.waiting.get_mut(&key) {
             Some(queue) => queue,
             None if neighbours >= NEIGHBOURS => return Err((packet, DropReason::HoldFull)),
             None => {
-                self.wanted.ask(id, key.1);
+                self.wanted.ask(id, destination);
                 self.waiting.entry(key).or_default()
             }
         };
@@ -97,10 +109,10 @@ impl Hold {
     }
 
     /// The tables changed: all try again, in their order.
-    pub fn release(&mut self, ready: &mut Batch) {
+    pub fn release(&mut self, mut retry: impl FnMut(Box<Packet>)) {
         for (_, queue) in std::mem::take(&mut self.waiting) {
             for (packet, _) in queue {
-                ready.push(packet);
+                retry(packet);
             }
         }
         self.packets = 0;
@@ -131,3 +143,6 @@ impl Hold {
         self.earliest = earliest;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -132,6 +132,8 @@ fn marks_link_local_addresses_and_no_others() {
     assert_eq!(marked(&udp_v6("fe7f::1", b"x")), Ok(false));
     let from = written(PacketBuilder::ipv4([169, 254, 9, 9], FAR_V4, 9).udp(1, 2), b"x");
     assert_eq!(marked(&from), Ok(true));
+    let from = written(PacketBuilder::ipv6(v6("fe80::9"), v6(FAR_V6), 9).udp(1, 2), b"x");
+    assert_eq!(marked(&from), Ok(true));
 }
 
 #[test]
@@ -445,6 +447,18 @@ proptest! {
         let checksum = if is_v6 { 40 } else { 20 } + Tcp::CHECKSUM_AT;
         expected[checksum..checksum + 2].copy_from_slice(&found.to_be_bytes());
         prop_assert_eq!(now, expected, "and nothing else has changed");
+    }
+}
+
+/// RFC 768: a zero in the field would say that there is no checksum.
+#[test]
+fn sends_a_udp_checksum_of_zero_as_all_ones() {
+    for build in [|payload: &[u8]| udp_v4(FAR_V4, payload), |payload: &[u8]| udp_v6(FAR_V6, payload)] {
+        // The two octets that bring the sum to all ones are the checksum of the packet that has zeros there.
+        let (_, complement, _) = transport(&build(&[0; 2]));
+        let mut ip = build(&complement.to_be_bytes());
+        leave_unfinished(&mut ip);
+        assert_eq!(transport(&parse_unfinished(&[&ip])).1, 0xffff);
     }
 }
 

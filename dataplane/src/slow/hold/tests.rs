@@ -1,0 +1,120 @@
+use super::*;
+use crate::tables::{Adjacency, Resolution};
+use crate::testing::{CLIENT_MAC, LAN, LAN_MAC, WAN, World, ethernet, link, ready, to, udp_v4};
+use wire::EtherType;
+
+/// Packets to hosts of the LAN that nobody knows, and to hosts behind a router that has not answered.
+fn to_stranger(last: u8) -> Vec<u8> {
+    ethernet(&udp_v4([203, 0, 113, last], &[last]))
+}
+
+fn behind_router(last: u8) -> Vec<u8> {
+    ethernet(&udp_v4([10, 34, 0, last], &[last]))
+}
+
+fn unresolved(world: &World) -> u64 {
+    world.totals().drops[DropReason::NeighbourUnresolved as usize]
+}
+
+#[test]
+fn sixteen_packets_wait_for_a_neighbour_whoever_they_are_for_behind_it() {
+    let mut world = World::new();
+    for last in 0..20 {
+        world.receive(behind_router(last));
+    }
+    assert_eq!((world.totals().queued, world.only_count(DropReason::HoldFull)), (16, 4));
+    world.assert_balance();
+    // Hosts on a link are neighbours each.
+    for _ in 0..17 {
+        world.receive(to_stranger(100));
+    }
+    world.receive(to_stranger(101));
+    assert_eq!((world.totals().queued, world.only_count(DropReason::HoldFull)), (33, 5));
+    world.assert_balance();
+}
+
+#[test]
+fn waits_for_so_many_neighbours_and_no_more() {
+    let mut world = World::new();
+    for last in 2..=255 {
+        if last != 9 {
+            world.receive(to_stranger(last));
+        }
+    }
+    assert_eq!(world.totals().queued, 253);
+    world.receive(behind_router(1));
+    assert_eq!(world.totals().queued, 254);
+    world.assert_balance();
+}
+
+#[test]
+fn gives_up_after_a_second_and_tells_the_sender() {
+    let mut world = World::new();
+    world.receive(to_stranger(100));
+    world.now = Time(world.now.0 + Time::SECOND / 2);
+    world.receive(to_stranger(100));
+    world.now = Time(world.now.0 + Time::SECOND / 2 - 1);
+    world.poll();
+    assert_eq!((unresolved(&world), world.totals().queued), (0, 2));
+    world.now.0 += 1;
+    world.poll();
+    world.poll();
+    assert_eq!((unresolved(&world), world.totals().queued), (1, 1));
+    let told = world.sent(LAN);
+    assert_eq!((told.len(), &told[0][34..36]), (1, &[3, 1][..]), "host unreachable");
+    world.now = Time(world.now.0 + Time::SECOND / 2);
+    world.poll();
+    world.poll();
+    assert_eq!((unresolved(&world), world.totals().queued), (2, 0));
+    world.assert_balance();
+}
+
+#[test]
+fn a_change_that_does_not_help_does_not_prolong_the_wait() {
+    let mut world = World::new();
+    world.receive(to_stranger(100));
+    for _ in 0..9 {
+        world.now = Time(world.now.0 + Time::SECOND / 10);
+        world.publish(|_| {});
+        world.poll();
+        assert_eq!(world.totals().queued, 1);
+    }
+    world.now = Time(world.now.0 + Time::SECOND / 10);
+    world.publish(|_| {});
+    (0..3).for_each(|_| world.poll());
+    assert_eq!((unresolved(&world), world.totals().queued), (1, 0));
+}
+
+#[test]
+fn goes_on_in_order_when_the_neighbour_answers_with_one_hop_less() {
+    let mut world = World::new();
+    for payload in 0..5 {
+        world.receive(ethernet(&udp_v4([203, 0, 113, 100], &[payload])));
+    }
+    world.receive(behind_router(1));
+    world.publish(|tables| {
+        let id = AdjacencyId(20);
+        let headers = link([2, 0, 0, 0, 1, 100], LAN_MAC, EtherType::IPV4);
+        tables.adjacencies.set(id, ready(LAN, LAN, crate::packet::TunnelId::NONE, 1500), headers);
+        tables.adjacencies.set_neighbour(AdjacencyId(to::LAN_LINK), [203, 0, 113, 100].into(), id);
+        let headers = link(CLIENT_MAC, LAN_MAC, EtherType::IPV4);
+        let router = Adjacency { generation: 2, ..ready(WAN, WAN, crate::packet::TunnelId::NONE, 1500) };
+        assert_eq!(tables.adjacencies.at(AdjacencyId(to::WAITING)).resolution, Resolution::Waiting);
+        tables.adjacencies.set(AdjacencyId(to::WAITING), router, headers);
+    });
+    world.poll();
+    world.poll();
+    let sent = world.sent(LAN);
+    assert_eq!(sent.iter().map(|frame| frame[42]).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+    assert!(sent.iter().all(|frame| frame[22] == 63));
+    assert_eq!(world.sent(WAN).len(), 1);
+    assert_eq!((world.totals().queued, world.totals().dropped()), (0, 0));
+    world.assert_balance();
+}
+
+impl World {
+    fn only_count(&self, reason: DropReason) -> u64 {
+        assert_eq!(self.totals().dropped(), self.totals().drops[reason as usize], "nothing else was dropped");
+        self.totals().dropped()
+    }
+}
