@@ -2,7 +2,8 @@
 //! that a MAC has changed (DESIGN §5.5).
 //!
 //! Configured next hops and tunnels' underlay are managed by the kernel itself (NTF_EXT_MANAGED). Hosts on a link are
-//! asked for when a packet waits for them, and every 15 seconds while packets go to them.
+//! asked for when a packet waits for them, and every 10 seconds while packets go to them. Confirming means probing: the kernel takes a
+//! neighbour for reachable for up to 45 seconds, and a MAC that changed without a word must be found sooner.
 
 use super::host::{Host, IfIndex, NeighState};
 use super::netlink::{Commander, Error};
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How often neighbours in use are confirmed.
-const CONFIRM: Duration = Duration::from_secs(15);
+const CONFIRM: Duration = Duration::from_secs(10);
 /// How soon one that did not answer is asked for again.
 const AGAIN: Duration = Duration::from_millis(900);
 /// Requests remembered at most; a scan of a large subnet must not fill the memory.
@@ -82,7 +83,11 @@ impl Neighbours {
                 continue;
             }
             self.asked.insert(key, now);
-            commander.resolve(key.0, key.1, known)?;
+            if self.managed.contains(&key) {
+                commander.manage(key.0, key.1, known)?;
+            } else {
+                commander.resolve(key.0, key.1, known)?;
+            }
         }
         Ok(())
     }
@@ -92,7 +97,7 @@ impl Neighbours {
         self.next
     }
 
-    /// Asks for every neighbour that packets went to since the last time, if it is time to.
+    /// Probes every next hop, and every other neighbour that packets went to since the last time, if it is time to.
     pub fn confirm(
         &mut self,
         plan: &Plan,
@@ -114,10 +119,11 @@ impl Neighbours {
             let Some(Some(index)) = plan.ifindex.get(port.index()) else { continue };
             let key = (*index, address);
             let idle = self.used.get(&target).copied().unwrap_or(0) == count;
-            if idle || self.managed.contains(&key) {
+            let managed = self.managed.contains(&key);
+            if idle && !managed {
                 continue;
             }
-            if let Err(error) = commander.resolve(key.0, key.1, host.neighbours.get(&key)) {
+            if let Err(error) = commander.probe(key.0, key.1, host.neighbours.get(&key), managed) {
                 errors.push(error);
             }
         }

@@ -234,6 +234,36 @@ impl Commander {
         self.ask(ifindex, address, known, Some(managed), "keep resolved")
     }
 
+    /// Has the kernel ask a neighbour that it believes to know, now: one that does not answer at its old hardware
+    /// address is resolved anew. Until then packets go where they went. Nothing for one that is not known, or set by
+    /// hand. `managed` keeps what [`manage`](Self::manage) set.
+    ///
+    /// # Errors
+    /// [`Error::Refused`].
+    pub fn probe(
+        &mut self,
+        ifindex: IfIndex,
+        address: IpAddr,
+        known: Option<&Neigh>,
+        managed: bool,
+    ) -> Result<(), Error> {
+        let believed =
+            |known: &Neigh| matches!(known.state, NeighState::Reachable | NeighState::Stale | NeighState::Delay);
+        let Some(mac) = known.filter(|known| believed(known)).and_then(|known| known.mac) else { return Ok(()) };
+        let mut request = neighbour_message(ifindex, address);
+        request.header.state = NeighbourState::Probe;
+        request.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));
+        let result = self.order(RouteNetlinkMessage::NewNeighbour(request), NLM_F_REPLACE, || {
+            format!("probe the neighbour {address} on {}", name(ifindex))
+        });
+        unless(result, &[libc::ENOENT])?;
+        if managed {
+            // A request that says "managed" changes no state, and one that does not ends it: so it takes two.
+            self.manage(ifindex, address, known)?;
+        }
+        Ok(())
+    }
+
     /// Forgets a neighbour; nothing if it is not known.
     ///
     /// # Errors
