@@ -187,7 +187,10 @@ impl Worker {
         for outbound in &mut self.outbound {
             moved += outbound.send(&mut self.pipeline, &mut self.stock);
         }
+        // What settling queues (an answer, a packet whose neighbour was found) is sent in the next round, which is due.
+        let before = self.pipeline.shaper.waiting();
         self.slow.settle(&mut self.pipeline, &mut self.stock, tables, now);
+        moved += self.pipeline.shaper.waiting().saturating_sub(before);
         let crossing: usize = self.outbound.iter().map(Outbound::waiting).sum();
         let waiting = self.pipeline.shaper.waiting() + self.slow.waiting() + crossing;
         self.pipeline.tally.queued(waiting as u64);
