@@ -1,4 +1,6 @@
-//! dataplane
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
 pub mod check;
 pub mod config;
 pub mod control;
