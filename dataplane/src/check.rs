@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::config::{Config, ConfigError, Fallback, Interface, Mode, Tunnel, TunnelKind};
+use crate::config::{Config, ConfigError, Fallback, Interface, Mode, Tunnel, TunnelGroup, TunnelKind, Via};
 
 /// Reads and checks a file.
 pub fn check(path: impl AsRef<Path>) -> Result<Report, ConfigError> {
@@ -24,6 +24,8 @@ pub struct Report {
     pub vrfs: Vec<VrfReport>,
     /// In the file's order.
     pub tunnels: Vec<TunnelReport>,
+    /// In the file's order.
+    pub groups: Vec<GroupReport>,
     /// What is legal but probably not meant.
     pub warnings: Vec<WarningReport>,
 }
@@ -93,6 +95,28 @@ pub struct TunnelReport {
     pub rdma_mtu_ipv6: Option<u16>,
 }
 
+/// One group of tunnels.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct GroupReport {
+    /// Its name.
+    pub name: String,
+    /// In the file's order.
+    pub members: Vec<MemberReport>,
+    /// How many static routes lead into it.
+    pub routes: usize,
+    /// The greatest inner packet that fits whichever member it takes, in octets.
+    pub mtu: u16,
+}
+
+/// One tunnel of a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MemberReport {
+    /// The tunnel.
+    pub tunnel: String,
+    /// Its share relative to the others'.
+    pub weight: u16,
+}
+
 /// Something legal that is probably not meant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct WarningReport {
@@ -107,12 +131,22 @@ pub struct WarningReport {
 impl Report {
     /// Tells what a configuration means that was read from `file`.
     pub fn new(config: &Config, file: impl Into<PathBuf>) -> Self {
+        let mut routes = vec![0; config.vrfs.len()];
+        let mut into = vec![0; config.groups.len()];
+        for route in &config.routes {
+            routes[route.vrf] += 1;
+            for hop in route.via.iter() {
+                if let Via::Group(group) = hop.via {
+                    into[group] += 1;
+                }
+            }
+        }
         let vrfs = config.vrfs.iter().enumerate().map(|(index, vrf)| VrfReport {
             name: vrf.name.clone(),
             table: vrf.table,
             interfaces: config.interfaces.iter().filter(|it| it.vrf == index).count(),
             tunnels: config.tunnels.iter().filter(|it| it.vrf == index).count(),
-            routes: config.routes.iter().filter(|it| it.vrf == index).count(),
+            routes: routes[index],
         });
         let warnings = config.warnings.iter().map(|warning| WarningReport {
             line: warning.line,
@@ -124,6 +158,7 @@ impl Report {
             interfaces: config.interfaces.iter().map(|it| InterfaceReport::new(config, it)).collect(),
             vrfs: vrfs.collect(),
             tunnels: config.tunnels.iter().map(|it| TunnelReport::new(config, it)).collect(),
+            groups: config.groups.iter().zip(into).map(|(it, routes)| GroupReport::new(config, it, routes)).collect(),
             warnings: warnings.collect(),
         }
     }
@@ -177,6 +212,21 @@ impl TunnelReport {
             mss_ipv6: (tunnel.mss && ipv6_fits).then(|| mtu.saturating_sub(IPV6 + 20)),
             rdma_mtu_ipv4: rdma_mtu(mtu, IPV4),
             rdma_mtu_ipv6: rdma_mtu(mtu, IPV6).filter(|_| ipv6_fits),
+        }
+    }
+}
+
+impl GroupReport {
+    fn new(config: &Config, group: &TunnelGroup, routes: usize) -> Self {
+        let tunnels = || group.members.iter().map(|member| &config.tunnels[member.tunnel]);
+        let members = tunnels().zip(&group.members);
+        Self {
+            name: group.name.clone(),
+            members: members
+                .map(|(tunnel, member)| MemberReport { tunnel: tunnel.name.clone(), weight: member.weight })
+                .collect(),
+            routes,
+            mtu: tunnels().map(|tunnel| config.inner_mtu(tunnel)).min().expect("a group has members"),
         }
     }
 }
@@ -235,7 +285,13 @@ impl fmt::Display for Report {
         });
         let heads =
             ["tunnel", "type", "vrf", "ends", "underlay", "overhead", "mtu", "mss v4", "mss v6", "rdma v4", "rdma v6"];
-        table(f, heads, tunnels.collect())
+        table(f, heads, tunnels.collect())?;
+        let groups = self.groups.iter().map(|it| {
+            let members = it.members.iter().map(|member| format!("{} {}", member.tunnel, member.weight));
+            let members = members.collect::<Vec<_>>().join(", ");
+            [it.name.clone(), it.routes.to_string(), it.mtu.to_string(), members]
+        });
+        table(f, ["group", "routes", "mtu", "members and weights"], groups.collect())
     }
 }
 
@@ -334,6 +390,27 @@ vrf      table  interfaces  tunnels  routes
 default  254    1           0        1
 ";
         assert_eq!(report.to_string(), expected);
+    }
+
+    #[test]
+    fn tells_who_shares_a_groups_traffic_and_what_fits_all_of_them() {
+        let text = "[tunnel.a]\ntype = \"vxlan\"\nvni = 1\nlocal = \"192.0.2.1\"\nremote = \"192.0.2.2\"\n\
+                    remote_mac = \"02:00:00:00:00:01\"\n[tunnel.b]\ntype = \"vxlan\"\nvni = 1\nlocal = \"2001:db8::1\"\n\
+                    remote = \"2001:db8::2\"\nremote_mac = \"02:00:00:00:00:01\"\n\
+                    [tunnel-group.both]\nmembers = [{ tunnel = \"b\", weight = 3 }, { tunnel = \"a\" }]\n\
+                    [tunnel-group.one]\nmembers = [{ tunnel = \"a\" }]\n[[route]]\nprefix = \"198.51.100.0/24\"\n\
+                    via = [{ group = \"both\" }]\n";
+        let report = Report::new(&text.parse().unwrap(), "a.toml");
+        let printed = report.to_string();
+        let expected = "
+group  routes  mtu   members and weights
+both   1       1430  b 3, a 1
+one    0       1450  a 1
+";
+        assert!(printed.ends_with(expected), "{printed}");
+        let json: serde_json::Value = serde_json::from_str(&report.to_json()).unwrap();
+        let members = serde_json::json!([{ "tunnel": "b", "weight": 3 }, { "tunnel": "a", "weight": 1 }]);
+        assert_eq!((&json["groups"][0]["members"], &json["groups"][0]["mtu"]), (&members, &1430.into()));
     }
 
     #[test]

@@ -9,6 +9,7 @@
 
 mod error;
 mod file;
+mod list;
 mod resolve;
 mod rules;
 mod source;
@@ -23,6 +24,7 @@ use std::io::{self, Read};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -46,7 +48,10 @@ pub struct Config {
     pub kernel_routes: Vec<KernelRoutes>,
     /// The tunnels, in the file's order. At most [`Config::MAX_TUNNELS`].
     pub tunnels: Vec<Tunnel>,
-    /// The static routes, in the file's order. No VRF has two for one prefix.
+    /// The groups of tunnels, in the file's order. At most [`Config::MAX_GROUPS`].
+    pub groups: Vec<TunnelGroup>,
+    /// The static routes: those of `[[route]]` in the file's order, then those of each `[[route_list]]`. No VRF has
+    /// two for one prefix.
     pub routes: Vec<Route>,
     /// The static neighbours, in the file's order.
     pub neighbours: Vec<Neighbour>,
@@ -63,6 +68,19 @@ pub struct Gateway {
     pub control: PathBuf,
     /// ICMP errors sent at most, in packets per second; 0 sends none.
     pub icmp_errors_pps: u32,
+    /// Seeds the flow hash: gateways that replace each other share it, consecutive tiers differ.
+    pub hash_seed: u64,
+    /// What the flow hash tells apart.
+    pub hash: HashMode,
+}
+
+/// What the flow hash tells apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HashMode {
+    /// Everything that a flow has in all its packets.
+    Flow,
+    /// The same for both directions of a flow: a stateful box behind a group sees the two.
+    Symmetric,
 }
 
 /// How many worker threads there are.
@@ -225,25 +243,76 @@ pub enum UdpChecksum {
     Full,
 }
 
-/// `[[route]]`: a static route.
+/// `[tunnel-group.NAME]`: several tunnels as one next hop.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TunnelGroup {
+    /// Its name in this file.
+    pub name: String,
+    /// Who shares its traffic, in the file's order: at least one, no tunnel twice, at most [`Config::MAX_MEMBERS`].
+    pub members: Vec<Member>,
+    /// Line of the file, from 1.
+    pub line: usize,
+}
+
+/// A tunnel of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its index.
+    pub tunnel: usize,
+    /// Its share relative to the others', 1..=[`Config::MAX_WEIGHT`].
+    pub weight: u16,
+}
+
+/// `[[route]]`, or a line of a `[[route_list]]`'s file: a static route.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Route {
     /// Where to; no host bits are set.
     pub prefix: IpNet,
     /// Index of the VRF that has the route.
     pub vrf: usize,
-    /// By which way.
-    pub via: Via,
+    /// By which ways: at least one, none twice; [`Via::Blackhole`] and [`Via::Unreachable`] stand alone. The routes of a
+    /// list share one.
+    pub via: Arc<[Hop]>,
     /// Whether a route by a tunnel is also installed in the kernel's table of the VRF.
     pub kernel: bool,
     /// Whether the next hop may be in another VRF.
     pub leak: bool,
-    /// Line of the file, from 1.
+    /// Where it is written.
+    pub place: Place,
+}
+
+/// Where a route is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The list's file, if it is not the configuration itself.
+    pub list: Option<Arc<Path>>,
+    /// Line of that file, from 1.
     pub line: usize,
+    /// Column in characters, from 1.
+    pub column: usize,
+}
+
+/// `cloud-prefixes.txt:3`, or `line 3` of the configuration itself.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.list {
+            Some(list) => write!(f, "{}:{}", list.display(), self.line),
+            None => write!(f, "line {}", self.line),
+        }
+    }
+}
+
+/// One of the ways that a route has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Hop {
+    /// Where to.
+    pub via: Via,
+    /// Its share relative to the others', 1..=[`Config::MAX_WEIGHT`].
+    pub weight: u16,
 }
 
 /// Where a route points.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Via {
     /// Into a tunnel.
     Tunnel {
@@ -252,6 +321,8 @@ pub enum Via {
         /// The inside address whose MAC the inner frame gets.
         next_hop: Option<IpAddr>,
     },
+    /// Into one of the tunnels of the group of this index.
+    Group(usize),
     /// To a neighbour.
     NextHop {
         /// Its address, of the prefix's family.
@@ -309,58 +380,82 @@ impl Config {
     pub const MAX_TUNNELS: usize = 4096;
     /// VRFs at most, `default` included.
     pub const MAX_VRFS: usize = 1024;
-    /// Static routes at most.
+    /// Groups of tunnels at most.
+    pub const MAX_GROUPS: usize = 4096;
+    /// Ways that one route has at most, the members of its groups counted.
+    pub const MAX_MEMBERS: usize = 64;
+    /// The greatest weight.
+    pub const MAX_WEIGHT: u16 = 256;
+    /// Static routes at most, those of lists apart.
     pub const MAX_ROUTES: usize = 65_536;
+    /// Lists of routes at most.
+    pub const MAX_LISTS: usize = 1024;
+    /// Static routes of all lists together at most: more than a full table of the Internet.
+    pub const MAX_LISTED: usize = 1 << 20;
+    /// Distinct next hops at most, and among them distinct sets of several: what a FIB entry can tell apart.
+    pub const MAX_NEXT_HOPS: usize = 32_767;
     /// Static neighbours at most.
     pub const MAX_NEIGHBOURS: usize = 65_536;
     /// Worker threads at most.
     pub const MAX_WORKERS: usize = 256;
     /// Octets that a file has at most.
     pub const MAX_FILE: usize = 16 << 20;
+    /// Octets that the file of a list has at most.
+    pub const MAX_LIST_FILE: usize = 64 << 20;
 
-    /// Reads and checks a file.
+    /// Reads and checks a file, and those that it names.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
         let path = path.as_ref();
-        let mut octets = Vec::new();
-        let read = |octets: &mut Vec<u8>| -> io::Result<usize> {
-            // One more than allowed, to tell the end from a cut.
-            File::open(path)?.take(Self::MAX_FILE as u64 + 1).read_to_end(octets)
-        };
-        read(&mut octets).map_err(|reason| ConfigError::Read { path: path.to_owned(), reason })?;
-        if octets.len() > Self::MAX_FILE {
-            return Err(ConfigError::TooLarge { path: path.to_owned() });
-        }
+        let octets = read(path, Self::MAX_FILE);
+        let octets = octets.map_err(|reason| ConfigError::Read { path: path.to_owned(), reason })?;
+        let octets = octets.ok_or_else(|| ConfigError::TooLarge { path: path.to_owned() })?;
         match str::from_utf8(&octets) {
             Ok(text) => Self::parse(text, path),
             Err(error) => {
                 let text = str::from_utf8(&octets[..error.valid_up_to()]).expect("valid up to there, the error says");
                 let source = Source::new(path.to_owned(), text);
-                Err(source.error(vec![(text.len(), FaultKind::NotUtf8)]))
+                Err(source.error(vec![(text.len(), FaultKind::NotUtf8)], Vec::new()))
             }
         }
     }
 
-    /// Checks a text; errors name `path` as its file.
+    /// Checks a text; errors name `path` as its file, and the files of lists are relative to its folder.
     pub fn parse(text: &str, path: impl Into<PathBuf>) -> Result<Self, ConfigError> {
         let source = Source::new(path.into(), text);
         let (mut table, mut faults) = match toml::de::DeTable::parse(text) {
             Ok(table) => (table, Vec::new()),
-            Err(error) => return Err(source.error(vec![syntax(&error)])),
+            Err(error) => return Err(source.error(vec![syntax(&error)], Vec::new())),
         };
         faults.extend(file::prune(table.get_mut()));
         let file = match file::File::deserialize(toml::de::Deserializer::from(table)) {
             Ok(file) => file,
             Err(error) => {
                 faults.push(syntax(&error));
-                return Err(source.error(faults));
+                return Err(source.error(faults, Vec::new()));
             }
         };
-        let (mut config, places, faults) = resolve::resolve(&file, |offset| source.line(offset), faults);
-        if !faults.is_empty() {
-            return Err(source.error(faults));
+        let (mut config, places, faults, listed) = resolve::resolve(&file, &source, faults);
+        if !faults.is_empty() || !listed.is_empty() {
+            return Err(source.error(faults, listed));
         }
-        let faults = rules::check(&mut config, &places, &source);
-        if faults.is_empty() { Ok(config) } else { Err(source.error(faults)) }
+        let (faults, listed) = rules::check(&mut config, &places, &source);
+        if faults.is_empty() && listed.is_empty() { Ok(config) } else { Err(source.error(faults, listed)) }
+    }
+
+    /// The ways of a route with their weights, and in the place of each group its members: those have the product of
+    /// the two weights, so that a group stands for its tunnels. None is a [`Via::Group`]; the first way's are the first.
+    pub fn flatten(&self, hops: &[Hop]) -> impl Iterator<Item = (Via, u32)> {
+        hops.iter().flat_map(|hop| {
+            let (members, single) = match hop.via {
+                Via::Group(group) => (&self.groups[group].members[..], None),
+                via => (&[][..], Some((via, hop.weight.into()))),
+            };
+            let members = members.iter().map(|member| {
+                let via = Via::Tunnel { tunnel: member.tunnel, next_hop: None };
+                (via, u32::from(hop.weight) * u32::from(member.weight))
+            });
+            members.chain(single)
+        })
     }
 
     /// The interface that a tunnel's packets leave by, and its MTU in octets, as far as the file tells: the one
@@ -397,6 +492,14 @@ impl FromStr for Config {
     fn from_str(text: &str) -> Result<Self, ConfigError> {
         Self::parse(text, "config")
     }
+}
+
+/// The whole of a file; `None` if it is longer than `max` octets.
+fn read(path: &Path, max: usize) -> io::Result<Option<Vec<u8>>> {
+    let mut octets = Vec::new();
+    // One more than allowed, to tell the end from a cut.
+    File::open(path)?.take(max as u64 + 1).read_to_end(&mut octets)?;
+    Ok((octets.len() <= max).then_some(octets))
 }
 
 fn syntax(error: &toml::de::Error) -> (usize, FaultKind) {

@@ -43,15 +43,14 @@ impl ConfigError {
     }
 }
 
-/// All that was found wrong in one file, in its order; at least one. Displays one on a line, and not
+/// All that was found wrong in a file, in its order, and then in those that it names; at least one. Displays one on a line, and not
 /// more of them than a screen holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Faults(Vec<Fault>);
 
 impl Faults {
-    pub(super) fn new(mut faults: Vec<Fault>) -> Self {
+    pub(super) fn new(faults: Vec<Fault>) -> Self {
         assert!(!faults.is_empty(), "an error without a fault says nothing");
-        faults.sort_by_key(|fault| (fault.line, fault.column));
         Self(faults)
     }
 
@@ -271,19 +270,19 @@ pub enum FaultKind {
         name: String,
     },
     /// Two static routes for one prefix.
-    #[error("prefix = \"{prefix}\": VRF {vrf:?} has this route, line {first}")]
+    #[error("prefix = \"{prefix}\": VRF {vrf:?} has this route, {first}")]
     SameRoute {
         /// The prefix.
         prefix: IpNet,
         /// The VRF.
         vrf: String,
-        /// The other's line.
-        first: usize,
+        /// Where the other is: its line, and its file if that is not this one.
+        first: String,
     },
     /// `via` without a next hop.
     #[error(
-        "via: legal: [{{ tunnel = \"..\" }}] (next_hop optional), [{{ next_hop = \"..\" }}] (interface optional), \
-         \"blackhole\", \"unreachable\""
+        "via: legal: a list of {{ group = \"..\" }}, {{ tunnel = \"..\" }} (next_hop optional), {{ next_hop = \"..\" }} \
+         (interface optional), each with an optional weight; or \"blackhole\", \"unreachable\""
     )]
     Via,
     /// A key of a next hop that contradicts another.
@@ -294,6 +293,77 @@ pub enum FaultKind {
         /// The one that it contradicts.
         other: &'static str,
     },
+    /// A word that says that there is no next hop, and a next hop.
+    #[error("{word:?}: stands alone; legal: no other next hop beside it")]
+    NotAlone {
+        /// The word.
+        word: String,
+    },
+    /// The same next hop, or the same tunnel of a group, twice.
+    #[error("{hop}: is among the {of} twice; legal: once, with a weight")]
+    Twice {
+        /// The one that was there.
+        hop: String,
+        /// What it is one of.
+        of: &'static str,
+    },
+    /// More than a group has buckets for.
+    #[error("{key}: {count} with the members of each group; at most {max}")]
+    TooManyMembers {
+        /// The key.
+        key: &'static str,
+        /// How many there are.
+        count: usize,
+        /// How many there may be.
+        max: usize,
+    },
+    /// A group with a tunnel outside the route's VRF.
+    #[error(
+        "group = {group:?}: tunnel {tunnel:?} is in VRF {its:?}, the route in {ours:?}; legal: one of {ours:?}, or \
+         leak = true"
+    )]
+    GroupVrf {
+        /// The group.
+        group: String,
+        /// Its tunnel.
+        tunnel: String,
+        /// The tunnel's VRF.
+        its: String,
+        /// The route's.
+        ours: String,
+    },
+    /// A group with a tunnel that does not carry IPv6 (RFC 8200 §5).
+    #[error(
+        "group = {group:?}: tunnel {tunnel:?} has mtu = {mtu}, IPv6 needs 1280..=65535 (RFC 8200 §5), and there is \
+         {what}"
+    )]
+    GroupMtu {
+        /// The group.
+        group: String,
+        /// Its tunnel.
+        tunnel: String,
+        /// The tunnel's, in octets.
+        mtu: u16,
+        /// The IPv6 prefix that is there.
+        what: IpNet,
+    },
+    /// The file of a list could not be read.
+    #[error("file = \"{}\": {reason}", file.display())]
+    ListRead {
+        /// Its path.
+        file: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// The file of a list is not what a person or a feed would write.
+    #[error("file = \"{}\": a list has at most {max} octets", file.display(), max = Config::MAX_LIST_FILE)]
+    ListTooLarge {
+        /// Its path.
+        file: PathBuf,
+    },
+    /// So much is wrong in the file of a list that it may be something else.
+    #[error("the rest of this list is not looked at")]
+    ListEnds,
     /// A next hop outside the route's VRF.
     #[error("{key} = {name:?}: is in VRF {its:?}, the route in {ours:?}; legal: one of {ours:?}, or leak = true")]
     OtherVrf {

@@ -31,8 +31,12 @@ pub struct File {
     pub kernel: Option<Kernel>,
     #[serde(default)]
     pub tunnel: Named<Tunnel>,
+    #[serde(default, rename = "tunnel-group")]
+    pub tunnel_group: Named<TunnelGroup>,
     #[serde(default)]
     pub route: Vec<Spanned<Route>>,
+    #[serde(default)]
+    pub route_list: Vec<Spanned<RouteList>>,
     #[serde(default)]
     pub neighbour: Vec<Spanned<Neighbour>>,
 }
@@ -43,6 +47,8 @@ pub struct Gateway {
     pub workers: Given,
     pub control: Given,
     pub icmp_errors: Given,
+    pub hash_seed: Given,
+    pub hash: Given,
 }
 
 #[derive(Deserialize)]
@@ -103,8 +109,31 @@ pub struct Tunnel {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+pub struct TunnelGroup {
+    pub members: Option<Spanned<Vec<Spanned<Member>>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a member, such as { tunnel = \"..\", weight = 2 }")]
+pub struct Member {
+    pub tunnel: Given,
+    pub weight: Given,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Route {
     pub prefix: Given,
+    pub vrf: Given,
+    pub via: Option<Spanned<Via>>,
+    pub kernel: Given,
+    pub leak: Given,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteList {
+    pub file: Given,
     pub vrf: Given,
     pub via: Option<Spanned<Via>>,
     pub kernel: Given,
@@ -114,16 +143,18 @@ pub struct Route {
 /// A next hop, a list of them, or the word that says that there is none.
 pub enum Via {
     Word(String),
-    Hop(Hop),
+    Hop(Box<Hop>),
     List(Vec<Spanned<Via>>),
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Hop {
+    pub group: Given,
     pub tunnel: Given,
     pub next_hop: Given,
     pub interface: Given,
+    pub weight: Given,
 }
 
 #[derive(Deserialize)]
@@ -224,7 +255,7 @@ impl<'de> Deserialize<'de> for Via {
             type Value = Via;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list with a next hop, \"blackhole\" or \"unreachable\"")
+                f.write_str("a list of next hops, \"blackhole\" or \"unreachable\"")
             }
 
             fn visit_str<E>(self, text: &str) -> Result<Via, E> {
@@ -240,7 +271,7 @@ impl<'de> Deserialize<'de> for Via {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Via, A::Error> {
-                Hop::deserialize(de::value::MapAccessDeserializer::new(map)).map(Via::Hop)
+                Hop::deserialize(de::value::MapAccessDeserializer::new(map)).map(|hop| Via::Hop(Box::new(hop)))
             }
         }
         deserializer.deserialize_any(Any)
@@ -284,15 +315,11 @@ pub fn keys<'de, T: Deserialize<'de>>() -> &'static [&'static str] {
 /// What later versions bring: table, key, and the feature it belongs to. Refused by name, so that nobody
 /// relies on something that is not there.
 const LATER: &[(&str, &str, &str)] = &[
-    (ROOT, "tunnel-group", "next-hop groups"),
-    (ROOT, "route_list", "route lists"),
     (ROOT, "tenant", "QoS"),
     (ROOT, "qos", "QoS"),
     (ROOT, "policer", "policers"),
     (ROOT, "acl", "access lists"),
     (GATEWAY, "metrics", "metrics"),
-    (GATEWAY, "hash_seed", "next-hop groups"),
-    (GATEWAY, "hash", "next-hop groups"),
     (INTERFACE, "rate", "QoS"),
     (INTERFACE, "rpf", "reverse-path filter"),
     (INTERFACE, "policer", "policers"),
@@ -301,15 +328,12 @@ const LATER: &[(&str, &str, &str)] = &[
     (TUNNEL, "gwlb", "GENEVE"),
     (TUNNEL, "cap", "QoS"),
     (TUNNEL, "policer", "policers"),
-    (VIA, "group", "next-hop groups"),
-    (VIA, "weight", "next-hop groups"),
 ];
 
 const ROOT: &str = "the file";
 const GATEWAY: &str = "[gateway]";
 const INTERFACE: &str = "[interface]";
 const TUNNEL: &str = "[tunnel]";
-const VIA: &str = "via";
 
 /// Takes out of the file every key that no struct above has, and says where each was and what may stand there.
 ///
@@ -328,19 +352,31 @@ pub fn prune(root: &mut DeTable<'_>) -> Vec<(usize, FaultKind)> {
                 each_named(value, |routes| prune_each::<KernelRoutes>(routes, "routes", &mut faults));
             }
             "tunnel" => each_named(value, |tunnel| prune_each::<Tunnel>(tunnel, TUNNEL, &mut faults)),
+            "tunnel-group" => each_named(value, |group| {
+                prune_each::<TunnelGroup>(group, "[tunnel-group]", &mut faults);
+                each_named(group, |members| prune_each::<Member>(members, "members", &mut faults));
+            }),
             "route" => {
                 prune_each::<Route>(value, "[[route]]", &mut faults);
-                each_table(value, &mut |route| {
-                    if let Some(via) = route.get_mut("via") {
-                        prune_each::<Hop>(via.get_mut(), VIA, &mut faults);
-                    }
-                });
+                prune_via(value, &mut faults);
+            }
+            "route_list" => {
+                prune_each::<RouteList>(value, "[[route_list]]", &mut faults);
+                prune_via(value, &mut faults);
             }
             "neighbour" => prune_each::<Neighbour>(value, "[[neighbour]]", &mut faults),
             _ => unreachable!("prune_one has left only the keys of File"),
         }
     }
     faults
+}
+
+fn prune_via(routes: &mut DeValue<'_>, faults: &mut Vec<(usize, FaultKind)>) {
+    each_table(routes, &mut |route| {
+        if let Some(via) = route.get_mut("via") {
+            prune_each::<Hop>(via.get_mut(), "via", faults);
+        }
+    });
 }
 
 fn prune_one<'de, T: Deserialize<'de>>(

@@ -5,15 +5,21 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
 
 use serde_spanned::Spanned;
 
-use super::error::FaultKind;
+use super::error::{Fault, FaultKind};
 use super::file::{self, File, Given, Named, Value};
+use super::list;
+use super::source::Source;
 use super::values::{self, ValueError};
 use super::{
     Config, DEFAULT_ICMP_ERRORS_PPS, DEFAULT_TABLE, DEFAULT_TTL, DEFAULT_VXLAN_PORT, Df, EcnMode, Fallback, Gateway,
-    Interface, KernelRoutes, Mode, Neighbour, On, Route, Tunnel, TunnelKind, UdpChecksum, Via, Vrf, Workers,
+    HashMode, Hop, Interface, KernelRoutes, Member, Mode, Neighbour, On, Place, Route, Tunnel, TunnelGroup, TunnelKind,
+    UdpChecksum, Via, Vrf, Workers,
 };
 
 /// Where what is in a [`Config`] was written: offsets into the file, in lists of the same order.
@@ -24,7 +30,8 @@ pub struct Places {
     pub interfaces: Vec<InterfacePlace>,
     pub kernel_routes: Vec<usize>,
     pub tunnels: Vec<TunnelPlace>,
-    pub routes: Vec<RoutePlace>,
+    /// Each `[[route]]`, then each `[[route_list]]`.
+    pub vias: Vec<ViaPlace>,
     /// Each neighbour's address.
     pub neighbours: Vec<usize>,
 }
@@ -45,19 +52,29 @@ pub struct TunnelPlace {
     pub checksum: Option<usize>,
 }
 
-pub struct RoutePlace {
-    pub prefix: usize,
-    /// The next hop's address, else the whole of `via`.
+/// What several routes share.
+pub struct ViaPlace {
+    /// Which routes: one, or those of a list.
+    pub routes: Range<usize>,
+    /// `via` itself, or the file of the list.
+    pub at: usize,
+    pub hops: Vec<HopPlace>,
+}
+
+pub struct HopPlace {
+    /// The next hop's address, else the whole hop.
     pub next_hop: usize,
-    /// The interface or tunnel that it is on, else the whole of `via`.
+    /// The interface, tunnel or group that it is on, else the whole hop.
     pub on: usize,
 }
 
 /// Reads the whole file; what is wrong goes into `faults`, and something legal takes its place until the end.
-pub fn resolve(file: &File, line: impl Fn(usize) -> usize, faults: Faults) -> (Config, Places, Faults) {
+/// Last comes what is wrong in the files of lists.
+pub fn resolve(file: &File, source: &Source<'_>, faults: Faults) -> (Config, Places, Faults, Vec<Fault>) {
     let vrfs = in_file_order(&file.vrf);
     let interfaces = in_file_order(&file.interface);
     let tunnels = in_file_order(&file.tunnel);
+    let groups = in_file_order(&file.tunnel_group);
     let mut vrf_names = Names::new("VRF", [DEFAULT]);
     for (name, _) in vrfs.iter().filter(|(name, _)| name.get_ref() != DEFAULT) {
         vrf_names.add(name.get_ref());
@@ -65,13 +82,18 @@ pub fn resolve(file: &File, line: impl Fn(usize) -> usize, faults: Faults) -> (C
     let mut resolver = Resolver {
         interfaces: Names::new("interface", interfaces.iter().map(|(name, _)| name.get_ref().as_str())),
         tunnels: Names::new("tunnel", tunnels.iter().map(|(name, _)| name.get_ref().as_str())),
+        groups: Names::new("tunnel-group", groups.iter().map(|(name, _)| name.get_ref().as_str())),
         vrfs: vrf_names,
+        source,
         places: Places::default(),
         faults,
+        listed: Vec::new(),
     };
     resolver.limit("vrf", resolver.vrfs.declared.len(), Config::MAX_VRFS, vrfs.last().map(|last| start(last.0)));
     resolver.limit("interface", interfaces.len(), Config::MAX_INTERFACES, interfaces.last().map(|last| start(last.0)));
     resolver.limit("tunnel", tunnels.len(), Config::MAX_TUNNELS, tunnels.last().map(|last| start(last.0)));
+    resolver.limit("tunnel-group", groups.len(), Config::MAX_GROUPS, groups.last().map(|last| start(last.0)));
+    resolver.limit("route_list", file.route_list.len(), Config::MAX_LISTS, file.route_list.last().map(start));
     resolver.limit("route", file.route.len(), Config::MAX_ROUTES, file.route.last().map(start));
     resolver.limit("neighbour", file.neighbour.len(), Config::MAX_NEIGHBOURS, file.neighbour.last().map(start));
 
@@ -82,12 +104,13 @@ pub fn resolve(file: &File, line: impl Fn(usize) -> usize, faults: Faults) -> (C
         gateway,
         interfaces: interfaces.iter().map(|(name, table)| resolver.interface(name, table)).collect(),
         tunnels: tunnels.iter().filter_map(|(name, table)| resolver.tunnel(name, table)).collect(),
-        routes: file.route.iter().filter_map(|table| resolver.route(table, &line)).collect(),
+        groups: groups.iter().map(|(name, table)| resolver.group(name, table)).collect(),
+        routes: resolver.all_routes(file),
         neighbours: file.neighbour.iter().filter_map(|table| resolver.neighbour(table)).collect(),
         warnings: Vec::new(),
         vrfs,
     };
-    (config, resolver.places, resolver.faults)
+    (config, resolver.places, resolver.faults, resolver.listed)
 }
 
 /// What was found wrong, and at which offset.
@@ -162,15 +185,19 @@ fn some<'a>(names: impl ExactSizeIterator<Item = &'a String>) -> String {
     list.join(", ")
 }
 
-struct Resolver {
+struct Resolver<'a> {
     vrfs: Names,
     interfaces: Names,
     tunnels: Names,
+    groups: Names,
+    source: &'a Source<'a>,
     places: Places,
     faults: Faults,
+    /// What is wrong in the files of lists.
+    listed: Vec<Fault>,
 }
 
-impl Resolver {
+impl Resolver<'_> {
     fn limit(&mut self, table: &'static str, count: usize, max: usize, last: Option<usize>) {
         if count > max {
             self.faults.push((last.unwrap_or(0), FaultKind::TooMany { table, max }));
@@ -197,13 +224,13 @@ impl Resolver {
     }
 
     /// A key without a default. `table` and `at` say which table lacks it.
-    fn need<'a>(
+    fn need<'g>(
         &mut self,
         (table, at): (&str, usize),
         key: &'static str,
-        given: &'a Given,
+        given: &'g Given,
         legal: ValueError,
-    ) -> Option<&'a Spanned<Value>> {
+    ) -> Option<&'g Spanned<Value>> {
         if given.is_none() {
             self.faults.push((at, FaultKind::Missing { table: table.to_owned(), key, legal }));
         }
@@ -254,6 +281,8 @@ impl Resolver {
             icmp_errors_pps: self
                 .get("icmp_errors", &table.icmp_errors, values::packet_rate)
                 .unwrap_or(DEFAULT_ICMP_ERRORS_PPS),
+            hash_seed: self.get("hash_seed", &table.hash_seed, values::hash_seed).unwrap_or(0),
+            hash: self.get("hash", &table.hash, values::hash).unwrap_or(HashMode::Flow),
         }
     }
 
@@ -370,63 +399,162 @@ impl Resolver {
         Some(rest)
     }
 
-    fn route(&mut self, table: &Spanned<file::Route>, line: impl Fn(usize) -> usize) -> Option<Route> {
+    fn group(&mut self, name: &Spanned<String>, table: &file::TunnelGroup) -> TunnelGroup {
+        self.declare("tunnel-group", name, values::new_name);
+        let line = self.source.line(start(name));
+        let mut group = TunnelGroup { name: name.get_ref().clone(), members: Vec::new(), line };
+        let given = match &table.members {
+            Some(given) if !given.get_ref().is_empty() => given,
+            Some(empty) => {
+                let fault = FaultKind::Value { key: "members", value: "[]".to_owned(), legal: ValueError::Members };
+                self.faults.push((start(empty), fault));
+                return group;
+            }
+            None => {
+                let table = format!("tunnel-group {:?}", group.name);
+                let fault = FaultKind::Missing { table, key: "members", legal: ValueError::Members };
+                self.faults.push((start(name), fault));
+                return group;
+            }
+        };
+        let (count, max) = (given.get_ref().len(), Config::MAX_MEMBERS);
+        if count > max {
+            self.faults.push((start(given), FaultKind::TooManyMembers { key: "members", count, max }));
+        }
+        for spanned in given.get_ref() {
+            let member = spanned.get_ref();
+            let weight = self.get("weight", &member.weight, values::weight).unwrap_or(1);
+            self.need(("members", start(spanned)), "tunnel", &member.tunnel, ValueError::Name);
+            let tunnel = self.refer("tunnel", &member.tunnel, |it, name| it.tunnels.find("tunnel", name));
+            let Some(tunnel) = tunnel else { continue };
+            if group.members.iter().any(|other| other.tunnel == tunnel) {
+                let hop = format!("tunnel = {:?}", self.tunnels.declared[tunnel]);
+                let at = place(&member.tunnel).unwrap_or(start(spanned));
+                self.faults.push((at, FaultKind::Twice { hop, of: "members" }));
+            }
+            group.members.push(Member { tunnel, weight });
+        }
+        group
+    }
+
+    fn all_routes(&mut self, file: &File) -> Vec<Route> {
+        let mut routes = Vec::with_capacity(file.route.len());
+        for table in &file.route {
+            self.route(table, &mut routes);
+        }
+        let own = routes.len();
+        for table in &file.route_list {
+            self.route_list(table, &mut routes);
+            if routes.len() - own > Config::MAX_LISTED {
+                let fault = FaultKind::TooMany { table: "prefixes of route lists", max: Config::MAX_LISTED };
+                self.faults.push((start(table), fault));
+                break;
+            }
+        }
+        routes
+    }
+
+    fn route(&mut self, table: &Spanned<file::Route>, routes: &mut Vec<Route>) {
         let at = ("[[route]]", start(table));
         let table = table.get_ref();
-        let prefix_given = self.need(at, "prefix", &table.prefix, ValueError::Prefix);
-        let prefix = prefix_given.and_then(|prefix| self.parse("prefix", prefix, values::prefix));
+        let given = self.need(at, "prefix", &table.prefix, ValueError::Prefix);
+        let prefix = given.and_then(|prefix| self.parse("prefix", prefix, values::prefix));
         let vrf = self.vrf("vrf", &table.vrf);
         let kernel = self.get("kernel", &table.kernel, values::boolean).unwrap_or(true);
         let leak = self.get("leak", &table.leak, values::boolean).unwrap_or(false);
-        let Some(via_given) = &table.via else {
-            self.faults.push((at.1, FaultKind::Via));
-            return None;
-        };
-        let (via, next_hop, on) = self.via(via_given)?;
-        let prefix_at = start(prefix_given?);
-        self.places.routes.push(RoutePlace { prefix: prefix_at, next_hop, on });
-        Some(Route { prefix: prefix?, vrf, via, kernel, leak, line: line(prefix_at) })
+        let via = self.via_of(at.1, table.via.as_ref());
+        let (Some(given), Some(prefix), Some((via, hops))) = (given, prefix, via) else { return };
+        let (line, column) = self.source.place(start(given));
+        let routes_here = routes.len()..routes.len() + 1;
+        self.places.vias.push(ViaPlace { routes: routes_here, at: table.via.as_ref().map_or(at.1, start), hops });
+        routes.push(Route { prefix, vrf, via, kernel, leak, place: Place { list: None, line, column } });
     }
 
-    /// The next hop, and the places of its address and of what it is on.
-    fn via(&mut self, via: &Spanned<file::Via>) -> Option<(Via, usize, usize)> {
+    fn route_list(&mut self, table: &Spanned<file::RouteList>, routes: &mut Vec<Route>) {
+        let at = ("[[route_list]]", start(table));
+        let table = table.get_ref();
+        let given = self.need(at, "file", &table.file, ValueError::ListFile);
+        let file = given.and_then(|file| self.parse("file", file, values::list_file));
+        let vrf = self.vrf("vrf", &table.vrf);
+        let kernel = self.get("kernel", &table.kernel, values::boolean).unwrap_or(true);
+        let leak = self.get("leak", &table.leak, values::boolean).unwrap_or(false);
+        let via = self.via_of(at.1, table.via.as_ref());
+        let (Some(given), Some(file)) = (given, file) else { return };
+        let folder = self.source.path.parent().unwrap_or(Path::new(""));
+        // Also without a next hop: what is wrong with the lines is said at once.
+        let list = match list::read(&Arc::from(folder.join(file)), &mut self.listed) {
+            Ok(list) => list,
+            Err(fault) => {
+                self.faults.push((start(given), fault));
+                return;
+            }
+        };
+        let Some((via, hops)) = via else { return };
+        self.places.vias.push(ViaPlace { routes: routes.len()..routes.len() + list.len(), at: start(given), hops });
+        routes.extend(list.into_iter().map(|(prefix, place)| {
+            let via = Arc::clone(&via);
+            Route { prefix, vrf, via, kernel, leak, place }
+        }));
+    }
+
+    /// The ways of the table at `at`, and where each is written.
+    fn via_of(&mut self, at: usize, via: Option<&Spanned<file::Via>>) -> Option<(Arc<[Hop]>, Vec<HopPlace>)> {
+        let Some(via) = via else { return self.wrong(at, FaultKind::Via) };
+        let list = match via.get_ref() {
+            file::Via::List(list) if list.is_empty() => return self.wrong(start(via), FaultKind::Via),
+            file::Via::List(list) => list.as_slice(),
+            _ => std::slice::from_ref(via),
+        };
+        // Each is looked at, also behind one that is wrong.
+        let all: Vec<_> = list.iter().map(|one| self.via(one, list.len() == 1)).collect();
+        let (hops, places): (Vec<_>, Vec<_>) = all.into_iter().collect::<Option<Vec<_>>>()?.into_iter().unzip();
+        Some((hops.into(), places))
+    }
+
+    fn via(&mut self, via: &Spanned<file::Via>, alone: bool) -> Option<(Hop, HopPlace)> {
         let at = start(via);
         match via.get_ref() {
-            file::Via::Word(word) => match word.as_str() {
-                "blackhole" => Some((Via::Blackhole, at, at)),
-                "unreachable" => Some((Via::Unreachable, at, at)),
-                _ => self.wrong(at, FaultKind::Via),
-            },
-            file::Via::Hop(hop) => self.hop(hop, via.span()),
-            file::Via::List(list) => match list.as_slice() {
-                [one] if !matches!(one.get_ref(), file::Via::List(_)) => self.via(one),
-                [] | [_] => self.wrong(at, FaultKind::Via),
-                [_, second, ..] => {
-                    let (key, feature) = ("several next hops", "next-hop groups");
-                    self.wrong(start(second), FaultKind::NotSupported { key, feature })
+            file::Via::Word(word) => {
+                let via = match word.as_str() {
+                    "blackhole" => Via::Blackhole,
+                    "unreachable" => Via::Unreachable,
+                    _ => return self.wrong(at, FaultKind::Via),
+                };
+                if !alone {
+                    return self.wrong(at, FaultKind::NotAlone { word: word.clone() });
                 }
-            },
+                Some((Hop { via, weight: 1 }, HopPlace { next_hop: at, on: at }))
+            }
+            file::Via::Hop(hop) => self.hop(hop, via.span()),
+            file::Via::List(_) => self.wrong(at, FaultKind::Via),
         }
     }
 
-    fn hop(&mut self, hop: &file::Hop, span: std::ops::Range<usize>) -> Option<(Via, usize, usize)> {
-        let address_at = place(&hop.next_hop).unwrap_or(span.start);
+    fn hop(&mut self, hop: &file::Hop, span: Range<usize>) -> Option<(Hop, HopPlace)> {
+        let next_hop = place(&hop.next_hop).unwrap_or(span.start);
         let address = self.get("next_hop", &hop.next_hop, values::unicast);
         let interface = self.refer("interface", &hop.interface, |it, name| it.interfaces.find("interface", name));
         let tunnel = self.refer("tunnel", &hop.tunnel, |it, name| it.tunnels.find("tunnel", name));
-        match (&hop.tunnel, &hop.next_hop, &hop.interface) {
-            (Some(_), _, Some(interface)) => {
-                self.wrong(start(interface), FaultKind::NotTogether { key: "interface", other: "tunnel" })
+        let group = self.refer("group", &hop.group, |it, name| it.groups.find("group", name));
+        let weight = self.get("weight", &hop.weight, values::weight).unwrap_or(1);
+        let both = |key, other| FaultKind::NotTogether { key, other };
+        let (via, on) = match (&hop.group, &hop.tunnel, &hop.next_hop, &hop.interface) {
+            (Some(_), Some(tunnel), _, _) => return self.wrong(start(tunnel), both("tunnel", "group")),
+            (Some(_), None, Some(next_hop), _) => return self.wrong(start(next_hop), both("next_hop", "group")),
+            (Some(_), None, None, Some(it)) => return self.wrong(start(it), both("interface", "group")),
+            (Some(on), None, None, None) => (Via::Group(group?), start(on)),
+            (None, Some(_), _, Some(interface)) => {
+                return self.wrong(start(interface), both("interface", "tunnel"));
             }
-            (Some(on), _, None) => Some((Via::Tunnel { tunnel: tunnel?, next_hop: address }, address_at, start(on))),
-            (None, Some(_), _) => {
-                let on = place(&hop.interface).unwrap_or(span.start);
-                Some((Via::NextHop { address: address?, interface }, address_at, on))
+            (None, Some(on), _, None) => (Via::Tunnel { tunnel: tunnel?, next_hop: address }, start(on)),
+            (None, None, Some(_), _) => {
+                (Via::NextHop { address: address?, interface }, place(&hop.interface).unwrap_or(span.start))
             }
-            // Already said: the key that it had is unknown or for later.
-            (None, None, _) if self.faults.iter().any(|(at, _)| span.contains(at)) => None,
-            (None, None, _) => self.wrong(span.start, FaultKind::Via),
-        }
+            // Already said: the key that it had is unknown.
+            (None, None, None, _) if self.faults.iter().any(|(at, _)| span.contains(at)) => return None,
+            (None, None, None, _) => return self.wrong(span.start, FaultKind::Via),
+        };
+        Some((Hop { via, weight }, HopPlace { next_hop, on }))
     }
 
     fn wrong<T>(&mut self, at: usize, fault: FaultKind) -> Option<T> {

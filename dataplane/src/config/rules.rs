@@ -3,25 +3,27 @@
 //! The file need not tell addresses: a running gateway reads them from the kernel. So whatever depends
 //! on them is said only where the file gives them all, and only as a warning where a kernel route may help.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::error::FaultKind;
-use super::resolve::{Faults, InterfacePlace, Places};
+use super::error::{Fault, FaultKind};
+use super::resolve::{Faults, HopPlace, InterfacePlace, Places, ViaPlace};
 use super::source::Source;
 use super::values::is_link_local;
-use super::{Config, On, Route, Tunnel, TunnelKind, UdpChecksum, Via};
+use super::{Config, Hop, On, Route, Tunnel, TunnelKind, UdpChecksum, Via};
 
-/// Finds everything that does not fit together. Warnings go into the configuration.
-pub fn check(config: &mut Config, places: &Places, source: &Source<'_>) -> Faults {
+/// Finds everything that does not fit together: in the file, and in those of lists. Warnings go into the
+/// configuration.
+pub fn check(config: &mut Config, places: &Places, source: &Source<'_>) -> (Faults, Vec<Fault>) {
     let mut rules = Rules {
         reach: Reach::new(config, places, source),
         config,
         places,
         source,
         faults: Vec::new(),
+        listed: Vec::new(),
         warnings: Vec::new(),
     };
     rules.names();
@@ -36,14 +38,15 @@ pub fn check(config: &mut Config, places: &Places, source: &Source<'_>) -> Fault
         rules.tunnel(index, tunnel);
     }
     rules.same_routes();
-    for (index, route) in config.routes.iter().enumerate() {
-        rules.route(index, route);
+    for place in &places.vias {
+        rules.via(place);
     }
+    rules.next_hops();
     rules.neighbours();
-    let Rules { faults, mut warnings, .. } = rules;
+    let Rules { faults, listed, mut warnings, .. } = rules;
     warnings.sort_by_key(|(offset, _)| *offset);
     config.warnings = warnings.into_iter().map(|(offset, message)| source.warning(offset, message)).collect();
-    faults
+    (faults, listed)
 }
 
 /// IPv6 needs links of this many octets (RFC 8200 §5).
@@ -102,6 +105,8 @@ struct Rules<'a> {
     source: &'a Source<'a>,
     reach: Reach,
     faults: Faults,
+    /// What is wrong in the files of lists, or in whichever file has a route.
+    listed: Vec<Fault>,
     warnings: Vec<(usize, String)>,
 }
 
@@ -238,13 +243,13 @@ impl Rules<'_> {
         let (place, vrf) = (&self.places.tunnels[index], tunnel.underlay_vrf);
         let way = self.reach.way(vrf, tunnel.remote);
         if let Some(Way::Static(route)) = way
-            && let Via::Tunnel { tunnel: through, .. } = self.config.routes[route].via
-            && through == index
+            && let route = &self.config.routes[route]
+            && self
+                .config
+                .flatten(&route.via)
+                .any(|(via, _)| matches!(via, Via::Tunnel { tunnel, .. } if tunnel == index))
         {
-            let text = format!(
-                "remote = \"{}\": is routed into the tunnel itself, line {}",
-                tunnel.remote, self.config.routes[route].line
-            );
+            let text = format!("remote = \"{}\": is routed into the tunnel itself, {}", tunnel.remote, route.place);
             self.warnings.push((place.remote, text));
         }
         if !self.reach.told[vrf] {
@@ -257,7 +262,10 @@ impl Rules<'_> {
         }
         let nowhere = match way {
             None => true,
-            Some(Way::Static(route)) => matches!(self.config.routes[route].via, Via::Blackhole | Via::Unreachable),
+            Some(Way::Static(route)) => {
+                let route = &self.config.routes[route];
+                route.via.iter().any(|hop| matches!(hop.via, Via::Blackhole | Via::Unreachable))
+            }
             Some(Way::Connected) => false,
         };
         if nowhere {
@@ -277,23 +285,115 @@ impl Rules<'_> {
     }
 
     fn same_routes(&mut self) {
-        let mut prefixes: HashMap<(usize, IpNet), usize> = HashMap::new();
-        for (route, place) in self.config.routes.iter().zip(&self.places.routes) {
-            if let Some(first) = prefixes.insert((route.vrf, route.prefix), route.line) {
-                let fault = FaultKind::SameRoute { prefix: route.prefix, vrf: self.vrf_name(route.vrf), first };
-                self.faults.push((place.prefix, fault));
+        let mut prefixes: HashMap<(usize, IpNet), usize> = HashMap::with_capacity(self.config.routes.len());
+        for (index, route) in self.config.routes.iter().enumerate() {
+            let Some(first) = prefixes.insert((route.vrf, route.prefix), index) else { continue };
+            let (place, first) = (&route.place, &self.config.routes[first].place);
+            let first = match &first.list {
+                _ if first.list == place.list => format!("line {}", first.line),
+                Some(_) => first.to_string(),
+                None => format!("{}:{}", self.source.path.display(), first.line),
+            };
+            let kind = FaultKind::SameRoute { prefix: route.prefix, vrf: self.vrf_name(route.vrf), first };
+            let file = place.list.as_deref().unwrap_or(&self.source.path).to_path_buf();
+            self.listed.push(Fault { file, line: place.line, column: place.column, kind });
+        }
+    }
+
+    /// The ways of one route, or those that the routes of a list share: for the first route of each family.
+    fn via(&mut self, place: &ViaPlace) {
+        let routes = &self.config.routes[place.routes.clone()];
+        let Some(any) = routes.first() else {
+            self.warnings.push((place.at, "file: has no prefix".to_owned()));
+            return;
+        };
+        if !self.hops(&any.via, place) {
+            return;
+        }
+        let of_family = |ipv4: bool| routes.iter().find(|route| route.prefix.addr().is_ipv4() == ipv4);
+        for route in [of_family(true), of_family(false)].into_iter().flatten() {
+            for (hop, place) in route.via.iter().zip(&place.hops) {
+                self.hop(route, hop.via, place);
             }
         }
     }
 
-    fn route(&mut self, index: usize, route: &Route) {
-        let place = &self.places.routes[index];
-        let (address, key, name, vrf) = match route.via {
+    /// None twice, and not too many; `false` if something is wrong.
+    fn hops(&mut self, hops: &[Hop], place: &ViaPlace) -> bool {
+        let (count, max) = (self.config.flatten(hops).count(), Config::MAX_MEMBERS);
+        if count > max {
+            self.faults.push((place.at, FaultKind::TooManyMembers { key: "via", count, max }));
+            return false;
+        }
+        let before = self.faults.len();
+        let mut seen = HashSet::new();
+        for (hop, place) in hops.iter().zip(&place.hops) {
+            for (via, _) in self.config.flatten(std::slice::from_ref(hop)) {
+                if !seen.insert(via) {
+                    let hop = self.hop_name(hop.via, via);
+                    self.faults.push((place.on, FaultKind::Twice { hop, of: "next hops" }));
+                }
+            }
+        }
+        self.faults.len() == before
+    }
+
+    /// As it is written; `via` is what a group stands for.
+    fn hop_name(&self, hop: Via, via: Via) -> String {
+        let tunnel = |tunnel: usize| &self.config.tunnels[tunnel].name;
+        match (hop, via) {
+            (Via::Group(group), Via::Tunnel { tunnel: of, .. }) => {
+                format!("group = {:?}: tunnel {:?}", self.config.groups[group].name, tunnel(of))
+            }
+            (_, Via::Tunnel { tunnel: at, .. }) => format!("tunnel = {:?}", tunnel(at)),
+            (_, Via::NextHop { address, .. }) => format!("next_hop = \"{address}\""),
+            (_, Via::Blackhole | Via::Unreachable | Via::Group(_)) => "via".to_owned(),
+        }
+    }
+
+    /// A FIB entry has 15 bits for where it leads.
+    fn next_hops(&mut self) {
+        let (mut single, mut several) = (HashSet::new(), HashSet::new());
+        for place in &self.places.vias {
+            let Some(route) = self.config.routes.get(place.routes.start) else { continue };
+            let hops: Vec<(Via, u32)> = self.config.flatten(&route.via).collect();
+            single.extend(hops.iter().map(|(via, _)| *via));
+            if hops.len() > 1 {
+                several.insert(hops);
+            }
+            let max = Config::MAX_NEXT_HOPS;
+            if single.len() + several.len() > max {
+                let table = "distinct next hops, and sets of several";
+                self.faults.push((place.at, FaultKind::TooMany { table, max }));
+                return;
+            }
+        }
+    }
+
+    /// A group's tunnels, for a route by it.
+    fn members(&mut self, route: &Route, group: usize, place: &HopPlace) {
+        let group = &self.config.groups[group];
+        for member in &group.members {
+            let tunnel = &self.config.tunnels[member.tunnel];
+            if tunnel.vrf != route.vrf && !route.leak {
+                let (its, ours) = (self.vrf_name(tunnel.vrf), self.vrf_name(route.vrf));
+                let (group, tunnel) = (group.name.clone(), tunnel.name.clone());
+                self.faults.push((place.on, FaultKind::GroupVrf { group, tunnel, its, ours }));
+            }
+            if let Some(mtu) = too_small(tunnel, route.prefix) {
+                let (group, tunnel) = (group.name.clone(), tunnel.name.clone());
+                self.faults.push((place.on, FaultKind::GroupMtu { group, tunnel, mtu, what: route.prefix }));
+            }
+        }
+    }
+
+    fn hop(&mut self, route: &Route, via: Via, place: &HopPlace) {
+        let (address, key, name, vrf) = match via {
             Via::Blackhole | Via::Unreachable => return,
+            Via::Group(group) => return self.members(route, group, place),
             Via::Tunnel { tunnel, next_hop } => {
                 let tunnel = &self.config.tunnels[tunnel];
-                let small = tunnel.mtu.filter(|mtu| *mtu < IPV6_MTU && matches!(route.prefix, IpNet::V6(_)));
-                if let Some(mtu) = small {
+                if let Some(mtu) = too_small(tunnel, route.prefix) {
                     self.faults.push((place.on, FaultKind::MtuTooSmallForIpv6 { mtu, what: route.prefix }));
                 }
                 (next_hop, "tunnel", Some((&tunnel.name, &tunnel.addresses)), tunnel.vrf)
@@ -310,7 +410,10 @@ impl Rules<'_> {
         }
         let Some(address) = address else { return };
         if address.is_ipv4() != route.prefix.addr().is_ipv4() {
-            let other = format!("prefix = \"{}\"", route.prefix);
+            let other = match route.place.list {
+                Some(_) => format!("prefix = \"{}\", {}", route.prefix, route.place),
+                None => format!("prefix = \"{}\"", route.prefix),
+            };
             self.faults.push((place.next_hop, FaultKind::FamiliesDiffer { key: "next_hop", address, other }));
             return;
         }
@@ -350,4 +453,9 @@ impl Rules<'_> {
             self.not_own(*at, "address", vrf, neighbour.address);
         }
     }
+}
+
+/// The MTU of a tunnel that does not carry what the prefix is for.
+fn too_small(tunnel: &Tunnel, prefix: IpNet) -> Option<u16> {
+    tunnel.mtu.filter(|mtu| *mtu < IPV6_MTU && matches!(prefix, IpNet::V6(_)))
 }

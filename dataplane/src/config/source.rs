@@ -35,12 +35,19 @@ impl<'a> Source<'a> {
         (line, column)
     }
 
-    pub fn error(&self, faults: Vec<(usize, FaultKind)>) -> ConfigError {
+    /// What is wrong in this file, and after that in the files that it names.
+    pub fn error(&self, faults: Vec<(usize, FaultKind)>, listed: Vec<Fault>) -> ConfigError {
         let placed = faults.into_iter().map(|(offset, kind)| {
             let (line, column) = self.place(offset);
             Fault { file: self.path.clone(), line, column, kind }
         });
-        ConfigError::Invalid(Faults::new(placed.collect()))
+        let mut all: Vec<Fault> = placed.chain(listed).collect();
+        let other = |fault: &Fault| fault.file != self.path;
+        all.sort_by(|a, b| {
+            let files = other(a).cmp(&other(b)).then_with(|| a.file.cmp(&b.file));
+            files.then((a.line, a.column).cmp(&(b.line, b.column)))
+        });
+        ConfigError::Invalid(Faults::new(all))
     }
 
     pub fn warning(&self, offset: usize, message: String) -> Warning {

@@ -1,6 +1,7 @@
 //! What a legal file means. `faults.rs` has what is wrong with others.
 
 mod faults;
+mod lists;
 mod properties;
 
 use super::*;
@@ -12,14 +13,20 @@ fn legal(text: &str) -> Config {
 #[test]
 fn an_empty_file_has_the_defaults() {
     let config = legal("");
-    let gateway =
-        Gateway { workers: Workers::Auto, control: "/run/penstock/control.sock".into(), icmp_errors_pps: 1000 };
+    let gateway = Gateway {
+        workers: Workers::Auto,
+        control: "/run/penstock/control.sock".into(),
+        icmp_errors_pps: 1000,
+        hash_seed: 0,
+        hash: HashMode::Flow,
+    };
     let expected = Config {
         gateway,
         vrfs: vec![Vrf { name: "default".into(), table: Some(254) }],
         interfaces: vec![],
         kernel_routes: vec![KernelRoutes { table: 254, vrf: 0, protocols: None }],
         tunnels: vec![],
+        groups: vec![],
         routes: vec![],
         neighbours: vec![],
         warnings: vec![],
@@ -41,6 +48,8 @@ fn defaults_written_out_mean_the_same_as_absent_ones() {
         [[route]]
         prefix = "198.51.100.0/24"
         via = [{ tunnel = "a" }]
+        [tunnel-group.g]
+        members = [{ tunnel = "a" }]
     "#;
     let full = r#"
         [interface.wan0]
@@ -67,21 +76,27 @@ fn defaults_written_out_mean_the_same_as_absent_ones() {
         [[route]]
         prefix = "198.51.100.0/24"
         vrf = "default"
-        via = [{ tunnel = "a" }]
+        via = [{ tunnel = "a", weight = 1 }]
         kernel = true
         leak = false
+        [tunnel-group.g]
+        members = [{ tunnel = "a", weight = 1 }]
         [gateway]
         workers = "auto"
         control = "/run/penstock/control.sock"
         icmp_errors = "1kpps"
+        hash_seed = 0
+        hash = "flow"
         [vrf.default]
         table = 254
         [kernel]
         routes = [{ table = 254, vrf = "default" }]
     "#;
     let (sparse, mut full) = (legal(sparse), legal(full));
-    assert_eq!((sparse.routes[0].line, full.routes[0].line), (10, 24));
-    full.routes[0].line = sparse.routes[0].line;
+    assert_eq!((sparse.routes[0].place.line, full.routes[0].place.line), (10, 24));
+    full.routes[0].place.line = sparse.routes[0].place.line;
+    assert_eq!((sparse.groups[0].line, full.groups[0].line), (12, 29));
+    full.groups[0].line = sparse.groups[0].line;
     assert_eq!(sparse, full);
 }
 
@@ -93,6 +108,8 @@ fn every_key_arrives_where_it_belongs() {
         workers = [2, 3]
         control = "/tmp/c"
         icmp_errors = "1.5kpps"
+        hash_seed = 18446744073709551615
+        hash = "symmetric"
         [vrf.red]
         table = 7
         [vrf.blue]
@@ -131,6 +148,8 @@ fn every_key_arrives_where_it_belongs() {
         df = "clear"
         checksum = "full"
         allowed_sources = ["10.2.0.0/16"]
+        [tunnel-group.g]
+        members = [{ tunnel = "t", weight = 256 }]
         [[route]]
         prefix = "10.2.0.0/16"
         vrf = "blue"
@@ -144,6 +163,10 @@ fn every_key_arrives_where_it_belongs() {
         [[route]]
         prefix = "10.4.0.0/16"
         via = "unreachable"
+        [[route]]
+        prefix = "10.5.0.0/16"
+        vrf = "blue"
+        via = [{ next_hop = "10.0.0.2", weight = 3 }, { group = "g", weight = 2 }]
         [[neighbour]]
         interface = "t"
         address = "10.0.0.2"
@@ -152,7 +175,13 @@ fn every_key_arrives_where_it_belongs() {
     );
     let net = |text: &str| text.parse::<IpNet>().unwrap();
     let ip = |text: &str| text.parse::<IpAddr>().unwrap();
-    let gateway = Gateway { workers: Workers::Cpus(vec![2, 3]), control: "/tmp/c".into(), icmp_errors_pps: 1500 };
+    let gateway = Gateway {
+        workers: Workers::Cpus(vec![2, 3]),
+        control: "/tmp/c".into(),
+        icmp_errors_pps: 1500,
+        hash_seed: u64::MAX,
+        hash: HashMode::Symmetric,
+    };
     assert_eq!(config.gateway, gateway);
     let vrfs = [("default", Some(254)), ("red", Some(7)), ("blue", None)];
     assert_eq!(config.vrfs, vrfs.map(|(name, table)| Vrf { name: name.into(), table }));
@@ -207,13 +236,22 @@ fn every_key_arrives_where_it_belongs() {
         allowed_sources: Some(vec![net("10.2.0.0/16")]),
     };
     assert_eq!(config.tunnels, [tunnel]);
-    let route = |prefix, vrf, via, kernel, leak, line| Route { prefix: net(prefix), vrf, via, kernel, leak, line };
+    let members = vec![Member { tunnel: 0, weight: 256 }];
+    assert_eq!(config.groups, [TunnelGroup { name: "g".into(), members, line: 46 }]);
+    let route = |prefix, vrf, via: &[(Via, u16)], kernel, leak, line| {
+        let via = via.iter().map(|&(via, weight)| Hop { via, weight }).collect();
+        Route { prefix: net(prefix), vrf, via, kernel, leak, place: Place { list: None, line, column: 18 } }
+    };
+    let next_hop = |address, interface| Via::NextHop { address: ip(address), interface };
     let routes = [
-        route("10.2.0.0/16", 2, Via::Tunnel { tunnel: 0, next_hop: Some(ip("10.0.0.2")) }, false, false, 45),
-        route("10.3.0.0/16", 2, Via::NextHop { address: ip("192.0.2.9"), interface: Some(0) }, true, true, 50),
-        route("10.4.0.0/16", 0, Via::Unreachable, true, false, 55),
+        route("10.2.0.0/16", 2, &[(Via::Tunnel { tunnel: 0, next_hop: Some(ip("10.0.0.2")) }, 1)], false, false, 49),
+        route("10.3.0.0/16", 2, &[(next_hop("192.0.2.9", Some(0)), 1)], true, true, 54),
+        route("10.4.0.0/16", 0, &[(Via::Unreachable, 1)], true, false, 59),
+        route("10.5.0.0/16", 2, &[(next_hop("10.0.0.2", None), 3), (Via::Group(0), 2)], true, false, 62),
     ];
     assert_eq!(config.routes, routes);
+    let flat: Vec<_> = config.flatten(&config.routes[3].via).collect();
+    assert_eq!(flat, [(next_hop("10.0.0.2", None), 3), (Via::Tunnel { tunnel: 0, next_hop: None }, 512)]);
     let neighbour = Neighbour { on: On::Tunnel(0), address: ip("10.0.0.2"), mac: [2, 0, 0, 0, 0, 12] };
     assert_eq!(config.neighbours, [neighbour]);
 }
@@ -267,5 +305,5 @@ fn every_shipped_file_loads_without_warnings() {
             count += 1;
         }
     }
-    assert!(count >= 4, "configs/ has {count} files");
+    assert!(count >= 5, "configs/ has {count} files");
 }

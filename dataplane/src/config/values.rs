@@ -9,7 +9,7 @@ use thiserror::Error;
 use wire::Vni;
 
 use super::file::Value;
-use super::{Config, Df, EcnMode, Fallback, Mode, Protocol, UdpChecksum, Workers};
+use super::{Config, Df, EcnMode, Fallback, HashMode, Mode, Protocol, UdpChecksum, Workers};
 
 /// What would have been legal where something else was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -35,6 +35,14 @@ pub enum ValueError {
         "a packet rate is a number with \"pps\", \"kpps\", \"Mpps\" or \"Gpps\", such as \"1kpps\", and at most 4294967295 pps"
     )]
     PacketRate,
+    #[error("a seed is 0..={}", u64::MAX)]
+    HashSeed,
+    #[error("a list of at least one tunnel, such as [{{ tunnel = \"..\", weight = 2 }}, ..]")]
+    Members,
+    #[error("a weight is 1..={}", Config::MAX_WEIGHT)]
+    Weight,
+    #[error("a path of a file with one prefix a line")]
+    ListFile,
     #[error("a kernel table is 1..=4294967295, but not 255, the kernel's own \"local\"")]
     Table,
     #[error("the VRF \"default\" has table 254")]
@@ -103,6 +111,7 @@ choice!(mode -> Mode {
     "auto" => Mode::Auto, "zero-copy" => Mode::ZeroCopy, "copy" => Mode::Copy, "generic" => Mode::Generic,
 });
 choice!(fallback -> Fallback { "kernel" => Fallback::Kernel, "drop" => Fallback::Drop });
+choice!(hash -> HashMode { "flow" => HashMode::Flow, "symmetric" => HashMode::Symmetric });
 choice!(mss -> bool { "auto" => true, "off" => false });
 choice!(ecn -> EcnMode { "normal" => EcnMode::Normal, "compatible" => EcnMode::Compatible });
 choice!(df -> Df { "set" => Df::Set, "copy" => Df::Copy, "clear" => Df::Clear });
@@ -221,6 +230,20 @@ pub fn packet_rate(value: &Value) -> Result<u32, ValueError> {
     Ok(rate.0)
 }
 
+pub fn hash_seed(value: &Value) -> Result<u64, ValueError> {
+    integer(value).ok_or(ValueError::HashSeed)
+}
+
+pub fn weight(value: &Value) -> Result<u16, ValueError> {
+    integer::<u16>(value).filter(|weight| (1..=Config::MAX_WEIGHT).contains(weight)).ok_or(ValueError::Weight)
+}
+
+/// Absolute, or relative to the folder of the configuration.
+pub fn list_file(value: &Value) -> Result<PathBuf, ValueError> {
+    let legal = |path: &&str| !path.is_empty() && !path.contains('\0');
+    text(value).filter(legal).map(PathBuf::from).ok_or(ValueError::ListFile)
+}
+
 pub fn table(value: &Value) -> Result<u32, ValueError> {
     integer::<u32>(value).filter(|table| !matches!(table, 0 | 255)).ok_or(ValueError::Table)
 }
@@ -317,9 +340,13 @@ pub fn address(value: &Value) -> Result<IpNet, ValueError> {
     Ok(subnet)
 }
 
-/// A prefix without host bits.
 pub fn prefix(value: &Value) -> Result<IpNet, ValueError> {
-    let prefix: IpNet = text(value).and_then(|text| text.parse().ok()).ok_or(ValueError::Prefix)?;
+    text(value).ok_or(ValueError::Prefix).and_then(prefix_of)
+}
+
+/// A prefix without host bits.
+pub fn prefix_of(text: &str) -> Result<IpNet, ValueError> {
+    let prefix: IpNet = text.parse().map_err(|_| ValueError::Prefix)?;
     if prefix == prefix.trunc() { Ok(prefix) } else { Err(ValueError::HostBits(prefix.trunc())) }
 }
 

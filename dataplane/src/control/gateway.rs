@@ -468,7 +468,7 @@ fn exported(config: &Config, plan: &Plan, devices: &BTreeMap<PortId, Device>) ->
     let wanted = config.routes.iter().filter(|route| route.kernel);
     wanted
         .filter_map(|route| {
-            let Via::Tunnel { tunnel, .. } = route.via else { return None };
+            let Some((Via::Tunnel { tunnel, .. }, _)) = config.flatten(&route.via).next() else { return None };
             let table = config.vrfs[route.vrf].table?;
             let device = devices.get(&Plan::tunnel_port(config, TunnelId(tunnel as u16))).map(Device::ifindex);
             let chosen = plan.routes.get(&(Vrf(route.vrf as u16), route.prefix)).map(|route| route.target);

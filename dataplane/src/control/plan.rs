@@ -305,9 +305,11 @@ impl Plan {
         // Next hops are found on connected subnets first, then by routes of the file that stand before.
         for route in &config.routes {
             let vrf = Vrf(route.vrf as u16);
-            let target = match route.via {
+            // The first way only: sharing among several is the group's part.
+            let Some((via, _)) = config.flatten(&route.via).next() else { continue };
+            let target = match via {
                 Via::Blackhole => Target::Blackhole,
-                Via::Unreachable => Target::Unreachable,
+                Via::Unreachable | Via::Group(_) => Target::Unreachable,
                 Via::Tunnel { tunnel, next_hop } => into_tunnel(config, tunnel, next_hop, route.prefix),
                 Via::NextHop { address, interface: Some(at) } => Target::Neighbour(PortId(at as u16), address),
                 Via::NextHop { address, interface: None } => {

@@ -96,7 +96,7 @@ fn what_is_not_toml_says_where() {
     wrong("interface = 3\n", &["1:13: invalid type: integer `3`, expected a map"]);
     wrong(
         "[[route]]\nvia = 3\n",
-        &["2:7: invalid type: integer `3`, expected a list with a next hop, \"blackhole\" or \"unreachable\""],
+        &["2:7: invalid type: integer `3`, expected a list of next hops, \"blackhole\" or \"unreachable\""],
     );
 }
 
@@ -119,13 +119,21 @@ fn columns_count_characters() {
 fn an_unknown_key_is_named_with_what_is_legal_there() {
     wrong(
         "colour = 1\n",
-        &["1:1: colour: the file has no such key; legal: gateway, vrf, interface, kernel, tunnel, route, neighbour"],
+        &[
+            "1:1: colour: the file has no such key; legal: gateway, vrf, interface, kernel, tunnel, tunnel-group, route, route_list, neighbour",
+        ],
     );
     wrong(
         "[colour]\n",
-        &["1:2: colour: the file has no such key; legal: gateway, vrf, interface, kernel, tunnel, route, neighbour"],
+        &[
+            "1:2: colour: the file has no such key; legal: gateway, vrf, interface, kernel, tunnel, tunnel-group, route, route_list, neighbour",
+        ],
     );
-    wrong_in("[gateway]", "wrokers = 1", "1: wrokers: [gateway] has no such key; legal: workers, control, icmp_errors");
+    wrong_in(
+        "[gateway]",
+        "wrokers = 1",
+        "1: wrokers: [gateway] has no such key; legal: workers, control, icmp_errors, hash_seed, hash",
+    );
     wrong_in("[vrf.red]", "tabel = 1", "1: tabel: [vrf] has no such key; legal: table");
     wrong_in("[kernel]", "route = []", "1: route: [kernel] has no such key; legal: routes");
     wrong_in(
@@ -144,24 +152,28 @@ fn an_unknown_key_is_named_with_what_is_legal_there() {
     );
     wrong(
         "[[route]]\nprefix = \"10.0.0.0/8\"\nvia = [{ next_hpo = \"192.0.2.2\" }]\n",
-        &["3:10: next_hpo: via has no such key; legal: tunnel, next_hop, interface"],
+        &["3:10: next_hpo: via has no such key; legal: group, tunnel, next_hop, interface, weight"],
     );
+    wrong_below(
+        "[tunnel-group.g]\nmembers = [{ tunnel = \"site-a\" }]\nmember = []\n",
+        &["34:1: member: [tunnel-group] has no such key; legal: members"],
+    );
+    wrong_below(
+        "[tunnel-group.g]\nmembers = [{ tunnel = \"site-a\", wieght = 2 }]\n",
+        &["33:33: wieght: members has no such key; legal: tunnel, weight"],
+    );
+    let list = "[[route_list]]\nprefix = \"10.0.0.0/8\"\nfile = \"/dev/null\"\nvia = \"blackhole\"\n";
+    wrong_below(list, &["33:1: prefix: [[route_list]] has no such key; legal: file, vrf, via, kernel, leak"]);
 }
 
 #[test]
 fn what_later_versions_bring_is_refused_by_name() {
     let later = |feature: &str, key: &str| format!("{key}: not supported by this version ({feature})");
-    for (key, feature) in
-        [("tunnel-group", "next-hop groups"), ("tenant", "QoS"), ("qos", "QoS"), ("policer", "policers")]
-    {
+    for (key, feature) in [("tenant", "QoS"), ("qos", "QoS"), ("policer", "policers")] {
         wrong(&format!("[{key}.a]\n"), &[&format!("1:2: {}", later(feature, key))]);
     }
-    for (key, feature) in [("route_list", "route lists"), ("acl", "access lists")] {
-        wrong(&format!("[[{key}]]\nx = 1\n"), &[&format!("1:3: {}", later(feature, key))]);
-    }
-    for (key, feature) in [("metrics", "metrics"), ("hash_seed", "next-hop groups"), ("hash", "next-hop groups")] {
-        wrong_in("[gateway]", &format!("{key} = 1"), &format!("1: {}", later(feature, key)));
-    }
+    wrong("[[acl]]\nx = 1\n", &[&format!("1:3: {}", later("access lists", "acl"))]);
+    wrong_in("[gateway]", "metrics = 1", &format!("1: {}", later("metrics", "metrics")));
     for (key, feature) in [("rate", "QoS"), ("rpf", "reverse-path filter"), ("policer", "policers")] {
         wrong_in("[interface.wan0]", &format!("{key} = \"x\""), &format!("1: {}", later(feature, key)));
     }
@@ -169,14 +181,6 @@ fn what_later_versions_bring_is_refused_by_name() {
         [("key", "GRE"), ("inner", "GENEVE and GRE"), ("gwlb", "GENEVE"), ("cap", "QoS"), ("policer", "policers")]
     {
         wrong_in_tunnel(&format!("{key} = 1"), &format!("1: {}", later(feature, key)));
-    }
-    for (via, at, key) in [
-        ("{ group = \"a\" }", 10, "group"),
-        ("{ tunnel = \"site-a\", weight = 2 }", 29, "weight"),
-        ("{ tunnel = \"site-a\" }, { tunnel = \"red-a\" }", 31, "several next hops"),
-    ] {
-        let lines = format!("[[route]]\nprefix = \"10.0.0.0/8\"\nvia = [{via}]\n");
-        wrong_below(&lines, &[&format!("34:{at}: {}", later("next-hop groups", key))]);
     }
     for name in ["geneve", "gre", "ipip", "sit", "ip6ip6", "ip4ip6", "esp", "wireguard"] {
         let sentence = format!("8: type = {name:?}: not supported by this version; legal: \"vxlan\"");
@@ -188,10 +192,10 @@ fn what_later_versions_bring_is_refused_by_name() {
 #[test]
 fn all_that_is_wrong_is_said_at_once() {
     wrong(
-        "[gateway]\nworkers = 0\nhash = 1\n[interface.wan0]\nvrf = \"red\"\nmtu = 1\n",
+        "[gateway]\nworkers = 0\nmetrics = 1\n[interface.wan0]\nvrf = \"red\"\nmtu = 1\n",
         &[
             "2:11: workers = 0: legal: \"auto\", a count in 1..=256, or a list of CPU numbers in 0..=1023, none twice",
-            "3:1: hash: not supported by this version (next-hop groups)",
+            "3:1: metrics: not supported by this version (metrics)",
             "5:7: vrf = \"red\": no such VRF; declared: \"default\"",
             "6:7: mtu = 1: an MTU is 576..=65535",
         ],
@@ -246,6 +250,11 @@ fn gateway_values() {
         assert_eq!(legal(&format!("gateway.icmp_errors = \"{value}\"")).gateway.icmp_errors_pps, pps, "{value}");
     }
     assert_eq!(legal("gateway.workers = 256").gateway.workers, Workers::Count(256));
+    for value in ["-1", "18446744073709551616", "\"0\"", "1.0"] {
+        let sentence = format!("13: hash_seed = {value}: a seed is 0..=18446744073709551615");
+        wrong_in("[gateway]", &format!("hash_seed = {value}"), &sentence);
+    }
+    wrong_in("[gateway]", "hash = \"5-tuple\"", "8: hash = \"5-tuple\": legal: \"flow\", \"symmetric\"");
 }
 
 #[test]
@@ -529,9 +538,11 @@ fn route_values() {
         &route("2001:db8::1/32", "via = \"blackhole\""),
         &["2:10: prefix = \"2001:db8::1/32\": has bits set beyond its length; legal: \"2001:db8::/32\""],
     );
-    let via = "via: legal: [{ tunnel = \"..\" }] (next_hop optional), [{ next_hop = \"..\" }] (interface optional), \"blackhole\", \"unreachable\"";
+    let via = "via: legal: a list of { group = \"..\" }, { tunnel = \"..\" } (next_hop optional), { next_hop = \"..\" } (interface optional), each with an optional weight; or \"blackhole\", \"unreachable\"";
     wrong(&route("10.0.0.0/8", ""), &[&format!("1:1: {via}")]);
-    for (value, column) in [("[]", 7), ("\"drop\"", 7), ("[{}]", 8), ("[[\"blackhole\"]]", 7), ("[\"drop\"]", 8)] {
+    for (value, column) in
+        [("[]", 7), ("\"drop\"", 7), ("[{}]", 8), ("[[\"blackhole\"]]", 8), ("[{ weight = 2 }]", 8), ("[\"drop\"]", 8)]
+    {
         wrong(&route("10.0.0.0/8", &format!("via = {value}")), &[&format!("3:{column}: {via}")]);
     }
     wrong_below(&route("10.0.0.0/8", "via = { interface = \"wan0\" }"), &[&format!("34:7: {via}")]);
@@ -703,6 +714,150 @@ fn counts_have_a_bound() {
     };
     wrong(&many(4097, &tunnel), &["4097:8: tunnel: at most 4096 are supported"]);
     wrong(&many(4096, &tunnel), &[]);
+    let groups = |count| {
+        let table = |index| format!("tunnel-group.g{index} = {{ members = [{{ tunnel = \"t0\" }}] }}\n");
+        tunnel(0) + &many(count, &table)
+    };
+    wrong(&groups(4097), &["4098:14: tunnel-group: at most 4096 are supported"]);
+    wrong(&groups(4096), &[]);
+}
+
+#[test]
+fn distinct_next_hops_have_a_bound() {
+    let route = |index: usize, via: &str| {
+        let [_, _, high, low] = (index as u32).to_be_bytes();
+        format!("[[route]]\nprefix = \"10.{high}.{low}.0/24\"\nvia = [{via}]\n")
+    };
+    let next_hop = |index: usize| {
+        let [_, _, high, low] = (index as u32).to_be_bytes();
+        format!("{{ next_hop = \"198.18.{high}.{low}\" }}")
+    };
+    let fault = |line| format!("{line}:7: distinct next hops, and sets of several: at most 32767 are supported");
+    let mut text: String = (0..32_767).map(|index| route(index, &next_hop(index))).collect();
+    wrong(&text, &[]);
+    text += &route(32_767, &next_hop(0));
+    wrong(&text, &[]);
+    // A set of several takes an entry of its own, also if each of them has one.
+    let several = route(32_768, &format!("{}, {}", next_hop(0), next_hop(1)));
+    wrong(&format!("{text}{several}"), &[&fault(98_307)]);
+    wrong(&format!("{text}{}", route(32_768, &next_hop(32_768))), &[&fault(98_307)]);
+}
+
+#[test]
+fn tunnel_groups() {
+    let group = |members: &str| format!("[tunnel-group.g]\nmembers = {members}\n");
+    let members = "a list of at least one tunnel, such as [{ tunnel = \"..\", weight = 2 }, ..]";
+    wrong("[tunnel-group.g]\n", &[&format!("1:15: tunnel-group \"g\": members is missing: {members}")]);
+    wrong(&group("[]"), &[&format!("2:11: members = []: {members}")]);
+    wrong(
+        &group("[\"a\"]"),
+        &["2:12: invalid type: string \"a\", expected a member, such as { tunnel = \"..\", weight = 2 }"],
+    );
+    wrong(&group("[{}]"), &["2:12: members: tunnel is missing: a name of a table of this file"]);
+    wrong_below(
+        &group("[{ tunnel = \"site-b\" }]"),
+        &["33:23: tunnel = \"site-b\": no such tunnel; declared: \"site-a\", \"red-a\""],
+    );
+    wrong_below(
+        &group("[{ tunnel = \"site-a\", weight = 2 }, { tunnel = \"site-a\" }]"),
+        &["33:58: tunnel = \"site-a\": is among the members twice; legal: once, with a weight"],
+    );
+    for value in ["0", "257", "-1", "\"1\"", "1.5"] {
+        let sentence = format!("33:42: weight = {value}: a weight is 1..=256");
+        wrong_below(&group(&format!("[{{ tunnel = \"site-a\", weight = {value} }}]")), &[&sentence]);
+    }
+    wrong_below(
+        "[tunnel-group.\"a b\"]\nmembers = [{ tunnel = \"site-a\" }]\n",
+        &["32:15: tunnel-group = \"a b\": a name is 1..=64 octets without whitespace and control characters"],
+    );
+    let tunnels = |count| -> String {
+        let tunnel = |index| {
+            format!(
+                "tunnel.t{index} = {{ type = \"vxlan\", vni = {index}, local = \"192.0.2.1\", remote = \"192.0.2.2\", remote_mac = \"02:00:00:00:00:01\" }}\n"
+            )
+        };
+        let member = |index| format!("{{ tunnel = \"t{index}\" }}");
+        let members = (0..count).map(member).collect::<Vec<_>>().join(", ");
+        (0..70).map(tunnel).collect::<String>() + &group(&format!("[{members}]"))
+    };
+    wrong(&tunnels(64), &[]);
+    wrong(&tunnels(65), &["72:11: members: 65 with the members of each group; at most 64"]);
+    let route = |via: &str| tunnels(64) + &format!("[[route]]\nprefix = \"10.0.0.0/8\"\nvia = [{via}]\n");
+    wrong(&route("{ group = \"g\" }"), &[]);
+    wrong(
+        &route("{ group = \"g\" }, { tunnel = \"t64\" }"),
+        &["75:7: via: 65 with the members of each group; at most 64"],
+    );
+}
+
+#[test]
+fn several_next_hops_of_a_route() {
+    let group = "[tunnel-group.g]\nmembers = [{ tunnel = \"site-a\", weight = 2 }]\n";
+    let below = |via: &str| format!("[[route]]\nprefix = \"10.0.0.0/8\"\nvia = [{via}]\n{group}");
+    wrong_below(&below("{ group = \"g\", weight = 3 }, { next_hop = \"192.0.2.9\", weight = 256 }"), &[]);
+    wrong_below(
+        &below("{ group = \"site-a\" }"),
+        &["34:18: group = \"site-a\": no such tunnel-group; declared: \"g\""],
+    );
+    for value in ["0", "257", "\"2\""] {
+        let sentence = format!("34:32: weight = {value}: a weight is 1..=256");
+        wrong_below(&below(&format!("{{ group = \"g\", weight = {value} }}")), &[&sentence]);
+    }
+    for (key, value, at) in [("tunnel", "site-a", 32), ("next_hop", "192.0.2.9", 34), ("interface", "wan0", 35)] {
+        let sentence = format!("34:{at}: {key}: not together with group");
+        wrong_below(&below(&format!("{{ group = \"g\", {key} = \"{value}\" }}")), &[&sentence]);
+    }
+    for word in ["blackhole", "unreachable"] {
+        let sentence = format!("34:25: {word:?}: stands alone; legal: no other next hop beside it");
+        wrong_below(&below(&format!("{{ group = \"g\" }}, {word:?}")), &[&sentence]);
+    }
+    wrong_below(
+        &below("{ next_hop = \"224.0.0.1\" }, { tunnel = \"x\" }"),
+        &[
+            "34:21: next_hop = \"224.0.0.1\": a unicast IPv4 or IPv6 address",
+            "34:47: tunnel = \"x\": no such tunnel; declared: \"site-a\", \"red-a\"",
+        ],
+    );
+    let twice = "is among the next hops twice; legal: once, with a weight";
+    wrong_below(
+        &below("{ tunnel = \"site-a\" }, { group = \"g\" }"),
+        &[&format!("34:41: group = \"g\": tunnel \"site-a\": {twice}")],
+    );
+    wrong_below(
+        &below("{ next_hop = \"192.0.2.9\" }, { next_hop = \"192.0.2.9\", weight = 2 }"),
+        &[&format!("34:36: next_hop = \"192.0.2.9\": {twice}")],
+    );
+    wrong_below(
+        &below("{ group = \"g\" }, { group = \"g\" }"),
+        &[&format!("34:35: group = \"g\": tunnel \"site-a\": {twice}")],
+    );
+    wrong_below(&below("{ next_hop = \"192.0.2.9\" }, { next_hop = \"192.0.2.9\", interface = \"wan0\" }"), &[]);
+    // Each is asked what one alone is.
+    wrong_below(
+        &below("{ group = \"g\" }, { tunnel = \"red-a\" }"),
+        &[
+            "34:36: tunnel = \"red-a\": is in VRF \"red\", the route in \"default\"; legal: one of \"default\", or leak = true",
+        ],
+    );
+    let red = below("{ group = \"g\" }").replace("via =", "vrf = \"red\"\nvia =");
+    wrong_below(
+        &red,
+        &[
+            "35:18: group = \"g\": tunnel \"site-a\" is in VRF \"default\", the route in \"red\"; legal: one of \"red\", or leak = true",
+        ],
+    );
+    wrong_below(&red.replace("via =", "leak = true\nvia ="), &[]);
+    let small = BASE.replace("vni = 1\n", "vni = 1\nmtu = 1279\n") + &below("{ group = \"g\" }");
+    wrong(&small, &[]);
+    wrong(
+        &small.replace("10.0.0.0/8", "2001:db8:1::/48"),
+        &[
+            "35:18: group = \"g\": tunnel \"site-a\" has mtu = 1279, IPv6 needs 1280..=65535 (RFC 8200 §5), and there is 2001:db8:1::/48",
+        ],
+    );
+    let itself = BASE.replace("remote = \"192.0.2.2\"\naddress", "remote = \"203.0.113.9\"\naddress")
+        + &below("{ next_hop = \"192.0.2.9\" }, { group = \"g\" }").replace("10.0.0.0/8", "203.0.113.0/24");
+    warns(&itself, &["16:10: remote = \"203.0.113.9\": is routed into the tunnel itself, line 33"]);
 }
 
 #[test]
