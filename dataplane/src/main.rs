@@ -5,9 +5,11 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use dataplane::config::{Config, ConfigError};
 use dataplane::control::gateway::Gateway;
-use dataplane::control::server::{self, Question};
+use dataplane::control::server::{self, Question, RouteQuery};
 use dataplane::replay::{PortFile, ReplayError};
 use dataplane::{check, print as layout, replay};
+use ipnet::IpNet;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -31,13 +33,13 @@ enum Command {
     #[command(after_help = "Example: penstock show tunnels --json")]
     Show {
         /// What to show.
-        #[arg(value_enum)]
+        #[command(subcommand)]
         what: What,
         /// Print JSON.
-        #[arg(long)]
+        #[arg(long, global = true)]
         json: bool,
         /// The gateway's control socket: `[gateway] control` of its configuration.
-        #[arg(long, value_name = "SOCKET", default_value = "/run/penstock/control.sock")]
+        #[arg(long, global = true, value_name = "SOCKET", default_value = "/run/penstock/control.sock")]
         control: PathBuf,
     },
     /// Check a configuration without touching the host.
@@ -67,14 +69,25 @@ enum Command {
 }
 
 /// What `show` knows.
-#[derive(Clone, Copy, clap::ValueEnum)]
+#[derive(Subcommand)]
 enum What {
     /// Interfaces: mode, queues, counters.
     Interfaces,
     /// Tunnels: state, MTU, counters.
     Tunnels,
     /// Routes and where they lead.
-    Routes,
+    #[command(after_help = "Examples: penstock show routes 10.0.0.0/8 --vrf research\n          \
+                            penstock show routes --lookup 10.20.3.4")]
+    Routes {
+        /// Only what lies within this prefix.
+        prefix: Option<IpNet>,
+        /// Only the longest match of this address.
+        #[arg(long, value_name = "ADDRESS", conflicts_with = "prefix")]
+        lookup: Option<IpAddr>,
+        /// Only of this VRF.
+        #[arg(long)]
+        vrf: Option<String>,
+    },
     /// Neighbours as the kernel knows them.
     Neighbours,
     /// Where every packet went, dropped ones by reason.
@@ -86,7 +99,11 @@ impl From<What> for Question {
         match what {
             What::Interfaces => Self::Interfaces,
             What::Tunnels => Self::Tunnels,
-            What::Routes => Self::Routes,
+            What::Routes { prefix, lookup, vrf } => {
+                // Host bits do no harm in a question.
+                let prefix = prefix.map(|prefix| prefix.trunc());
+                Self::Routes(RouteQuery { vrf, prefix, lookup, after: None })
+            }
             What::Neighbours => Self::Neighbours,
             What::Drops => Self::Drops,
         }
@@ -126,9 +143,12 @@ fn execute(command: Command) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Show { what, json, control } => {
-            let question = what.into();
-            let answer = server::ask(&control, question)?;
-            if json { print_json(&answer) } else { print(&layout::table(question, &answer)) }
+            let question = Question::from(what);
+            let answer = match &question {
+                Question::Routes(query) => server::ask_routes(&control, query.clone())?,
+                question => server::ask(&control, question.clone())?,
+            };
+            if json { print_json(&answer) } else { print(&layout::table(&question, &answer)) }
         }
         Command::Check { config, json } => {
             let report = check::check(&config)?;

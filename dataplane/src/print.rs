@@ -1,6 +1,6 @@
 //! Answers of a gateway as tables for people.
 
-use crate::control::server::Question;
+use crate::control::server::{Question, RouteQuery};
 use serde_json::Value;
 
 /// Columns of each table: heading, and the path of the value in a row.
@@ -40,14 +40,48 @@ const ROUTES: Columns =
 const NEIGHBOURS: Columns = &[("interface", "interface"), ("address", "address"), ("mac", "mac"), ("state", "state")];
 
 /// An answer, laid out.
-pub fn table(question: Question, answer: &Value) -> String {
+pub fn table(question: &Question, answer: &Value) -> String {
     match question {
         Question::Interfaces => rows(&answer["interfaces"], INTERFACES),
         Question::Tunnels => rows(&answer["tunnels"], TUNNELS),
-        Question::Routes => rows(&answer["routes"], ROUTES),
+        Question::Routes(query) => routes(query, answer),
         Question::Neighbours => rows(&answer["neighbours"], NEIGHBOURS),
         Question::Drops => drops(answer),
     }
+}
+
+/// Routes, the members of those that several share, and below what there are in all.
+fn routes(query: &RouteQuery, answer: &Value) -> String {
+    let list = answer["routes"].as_array().map_or(&[][..], Vec::as_slice);
+    let mut text = match (list, query.lookup, query.prefix) {
+        ([], Some(address), _) => format!("no route for {address}\n"),
+        ([], None, Some(prefix)) => format!("no route within {prefix}\n"),
+        _ => rows(&answer["routes"], ROUTES),
+    };
+    if query.lookup.is_some() {
+        for member in list.iter().flat_map(|route| route["members"].as_array().into_iter().flatten()) {
+            let share = member["share"].as_f64().unwrap_or(0.0) * 100.0;
+            let state = if member["up"] == true { "" } else { ", down" };
+            text.push_str(&format!(
+                "  {share:5.1} %  {} (weight {}{state})\n",
+                cell(member.get("via")),
+                member["weight"]
+            ));
+        }
+        return text;
+    }
+    let counts = answer["counts"].as_array().into_iter().flatten();
+    let counts: Vec<_> = counts.map(|count| format!("{} {}", cell(count.get("vrf")), count["routes"])).collect();
+    let fib = &answer["fib"];
+    let mib = |family: &str| fib[family]["bytes"].as_f64().unwrap_or(0.0) / f64::from(1 << 20);
+    text.push_str(&format!(
+        "routes: {}; next hops: {}; tables: IPv4 {:.1} MiB, IPv6 {:.1} MiB\n",
+        counts.join(", "),
+        fib["next_hops"],
+        mib("ipv4"),
+        mib("ipv6"),
+    ));
+    text
 }
 
 fn rows(list: &Value, columns: Columns) -> String {
@@ -115,9 +149,9 @@ mod tests {
         let expected = "interface  address      mac                state\n\
                         wan0       192.0.2.7    02:00:00:00:00:07  stale\n\
                         lan0       2001:db8::1  -                  failed\n";
-        assert_eq!(table(Question::Neighbours, &answer), expected);
+        assert_eq!(table(&Question::Neighbours, &answer), expected);
         let answer = json!({ "received": 12, "forwarded": 9, "dropped": { "no_route": 3 } });
-        assert!(table(Question::Drops, &answer).contains("\n  no_route"));
+        assert!(table(&Question::Drops, &answer).contains("\n  no_route"));
         assert_eq!(aligned(&[vec!["n".into()], vec!["5".into()], vec!["12".into()]]), " n\n 5\n12\n");
     }
 }

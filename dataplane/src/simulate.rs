@@ -37,6 +37,7 @@ pub enum SimulateError {
 pub struct Simulated {
     /// The worker.
     pub worker: Worker,
+    plan: Plan,
     resolver: Resolver,
     page: Arc<Page>,
     steering: HostTables,
@@ -65,10 +66,11 @@ impl Simulated {
         umem: &Umem,
         mut driver: impl FnMut(PortId, Port) -> Port,
     ) -> Result<Self, SimulateError> {
-        let plan = Plan::new(config, host);
+        let mut plan = Plan::default();
+        let delta = plan.renew(config, host);
         let mut resolver = Resolver::new()?;
         // Nobody reads yet, so there is nobody to wait for.
-        resolver.update(config, &plan, &mut |_, _| {})?;
+        resolver.update(config, &mut plan, &delta, &mut |_, _| {})?;
         let mut outlets = Outlets::none();
         for (at, tunnel) in config.tunnels.iter().enumerate() {
             if !tunnel.addresses.is_empty() {
@@ -77,7 +79,7 @@ impl Simulated {
         }
         outlets.set_host(Outlet::Virtual);
         let ports = plan.ports.len();
-        let tally = Tally::new(ports, config.tunnels.len(), resolver.published().current().adjacencies.len());
+        let tally = Tally::new(ports, config.tunnels.len(), Resolver::MOST);
         let page = tally.page();
         let slow = Slow::new(Limiter::new(config.gateway.icmp_errors_pps), outlets, Wanted::nobody());
         let pipeline = Pipeline::new(Shaper::new(ports, QUEUE_LIMIT), tally);
@@ -93,7 +95,8 @@ impl Simulated {
             let port = Plan::tunnel_port(config, TunnelId(at as u16));
             worker.open(Lane::device(port, driver(port, Port::Memory(Memory::new()))));
         }
-        Ok(Self { worker, resolver, page, steering: plan.steering(config), now: Time(0) })
+        let steering = plan.steering(config);
+        Ok(Self { worker, plan, resolver, page, steering, now: Time(0) })
     }
 
     /// File or host changed: the tables follow, whatever waits. The ports must be the same.
@@ -102,14 +105,14 @@ impl Simulated {
     ///
     /// The new tables do not fit; the old ones stay.
     pub fn update(&mut self, config: &Config, host: &Host) -> Result<(), SimulateError> {
-        let plan = Plan::new(config, host);
-        let Self { worker, resolver, now, .. } = self;
-        resolver.update(config, &plan, &mut |published, version| {
+        let Self { worker, plan, resolver, now, .. } = self;
+        let delta = plan.renew(config, host);
+        resolver.update(config, plan, &delta, &mut |published, version| {
             while !published.passed(version) {
                 worker.poll(*now);
             }
         })?;
-        self.steering = plan.steering(config);
+        self.steering = self.plan.steering(config);
         self.settle();
         Ok(())
     }

@@ -1,11 +1,13 @@
 //! What workers read: one snapshot, loaded once per poll. Only the FIB inside it changes while it is read.
 
 mod adjacency;
+mod group;
 mod locals;
 mod ports;
 mod snapshot;
 
 pub use adjacency::{Adjacencies, Adjacency, Resolution};
+pub use group::{BUCKETS, Group, MEMBERS, Member, mix};
 pub use locals::Locals;
 pub use ports::{Port, PortKind, Ports};
 pub use snapshot::{Published, Reader, published};
@@ -41,6 +43,18 @@ impl Tables {
     #[inline(always)]
     pub fn adjacency(&self, packet: &mut Packet) -> Result<&Adjacency, Exit> {
         let adjacency = self.adjacencies.at(packet.adjacency);
+        match adjacency.resolution {
+            Resolution::Ready if !packet.traits.has(Traits::LINK_LOCAL) => Ok(adjacency),
+            Resolution::Group => self.member(packet),
+            _ => self.unready(packet),
+        }
+    }
+
+    /// The member of a group that the packet's flow takes.
+    #[inline]
+    fn member(&self, packet: &mut Packet) -> Result<&Adjacency, Exit> {
+        packet.adjacency = self.adjacencies.choose(packet.adjacency, packet.flow);
+        let adjacency = self.adjacencies.at(packet.adjacency);
         if adjacency.resolution == Resolution::Ready && !packet.traits.has(Traits::LINK_LOCAL) {
             return Ok(adjacency);
         }
@@ -71,7 +85,8 @@ impl Tables {
             Resolution::Ready => Ok(adjacency),
             Resolution::Waiting | Resolution::OnLink => Err(Exit::Hold(packet.adjacency)),
             Resolution::Failed => Err(Exit::Drop(DropReason::NeighbourUnresolved)),
-            Resolution::None => Err(Exit::Drop(DropReason::NoRoute)),
+            // A group of groups is flattened when it is made.
+            Resolution::None | Resolution::Group => Err(Exit::Drop(DropReason::NoRoute)),
             Resolution::Blackhole => Err(Exit::Drop(DropReason::Blackhole)),
             Resolution::Unreachable => Err(Exit::Drop(DropReason::Unreachable)),
             Resolution::Prohibited => Err(Exit::Drop(DropReason::Prohibited)),

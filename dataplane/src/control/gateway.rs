@@ -8,14 +8,14 @@
 use super::devices::{self, Device, EXPORT_METRIC, Spec};
 use super::host::{Host, RouteKey, TunKind};
 use super::neighbours::Neighbours;
-use super::netlink::{self, Commander, ExportedRoute, Mirror, Target as ExportTarget};
-use super::plan::{PUNT_DEVICE, Plan, Target};
+use super::netlink::{self, Changes, Commander, ExportedRoute, Mirror, Target as ExportTarget};
+use super::plan::{self, Delta, PUNT_DEVICE, Plan, Target};
 use super::ports::{self, Interfaces, PortError};
 use super::resolve::{ResolveError, Resolver, tunnel_mac};
 use super::server::Server;
 use super::workers::{self, Equipment, Queues, Team};
 use super::xdp::{Xdp, XdpError};
-use crate::config::{Config, Via};
+use crate::config::Config;
 use crate::io::{Outlet, Outlets, Port, Tap};
 use crate::packet::{PortId, TunnelId, Vrf};
 use crate::tables::{Published, Tables};
@@ -37,6 +37,8 @@ const CHUNKS_PER_SOCKET: usize = 3 * 4096;
 const CHUNKS_PER_WORKER: usize = 8192;
 /// How long changes are gathered before they are acted on.
 const GATHER: Duration = Duration::from_millis(5);
+/// Routes that change in one go at most, so that a storm of them is followed while it lasts.
+const AT_ONCE: usize = 16_384;
 /// How often control looks around without a reason.
 const ROUND: Duration = Duration::from_millis(500);
 /// How long workers may take to see new tables.
@@ -101,7 +103,16 @@ pub struct Gateway {
     team: Team,
     bell: Arc<Wake>,
     server: Server,
+    steering: Steering,
     log: Log,
+}
+
+/// What XDP was told, and when it is told again.
+struct Steering {
+    stale: bool,
+    /// Some prefixes are the kernel's to forward.
+    kept: bool,
+    due: Instant,
 }
 
 /// One line each to standard error, and none twice in a row.
@@ -177,6 +188,7 @@ impl Gateway {
             team,
             bell,
             server,
+            steering: Steering { stale: true, kept: false, due: Instant::now() },
             log,
         };
         match gateway.take_over() {
@@ -192,7 +204,8 @@ impl Gateway {
     fn take_over(&mut self) -> Result<(), GatewayError> {
         // The devices' own links and addresses are among what the mirror knows from here on.
         self.mirror.poll()?;
-        self.replan()?;
+        let delta = self.plan.renew(&self.config, self.mirror.host());
+        self.apply(&delta)?;
         let events =
             self.interfaces.follow(&self.config, &self.plan, self.mirror.host(), &mut self.xdp, &mut self.team);
         for event in events {
@@ -210,7 +223,7 @@ impl Gateway {
             }
         }
         self.xdp.adopted()?;
-        for warning in &self.plan.warnings {
+        for warning in std::mem::take(&mut self.plan.warnings) {
             eprintln!("warning: {warning}");
         }
         let workers = self.team.len();
@@ -265,23 +278,28 @@ impl Gateway {
 
     /// What the kernel reports, all that comes within a moment at once.
     fn follow_host(&mut self) {
-        let mut changed = false;
+        let mut changes = Changes::default();
         loop {
             match self.mirror.poll() {
-                Ok(changes) if changes.is_empty() => break,
-                Ok(_) => changed = true,
+                Ok(more) if more.is_empty() => break,
+                Ok(more) => changes.extend(more),
                 Err(error) => {
                     self.log.line(format_args!("reading the kernel's tables: {error}"));
                     break;
                 }
             }
             let mut fds = [PollFd::from_borrowed_fd(self.mirror.as_fd(), PollFlags::IN)];
-            if !matches!(sys::poll::poll(&mut fds, Some(GATHER)), Ok(1..)) {
+            if changes.routes.len() > AT_ONCE || !matches!(sys::poll::poll(&mut fds, Some(GATHER)), Ok(1..)) {
                 break;
             }
         }
-        if changed && let Err(error) = self.replan() {
-            self.log.line(format_args!("the tables stay as they were: {error}"));
+        let delta = self.plan.follow(&self.config, self.mirror.host(), &changes);
+        // Also without a change: a route that did not fit is tried again.
+        if let Err(error) = self.apply(&delta) {
+            self.log.line(error);
+        }
+        for warning in std::mem::take(&mut self.plan.warnings) {
+            self.log.line(format_args!("warning: {warning}"));
         }
         // Also without a change: an interface that was refused is tried again.
         let events =
@@ -294,20 +312,42 @@ impl Gateway {
         }
     }
 
-    /// Plans for the host as it is now and changes what differs.
-    fn replan(&mut self) -> Result<(), GatewayError> {
-        let plan = Plan::new(&self.config, self.mirror.host());
-        self.resolver.update(&self.config, &plan, &mut wait(&self.team))?;
-        self.plan = plan;
-        self.team.wake();
-        self.xdp.apply(&self.plan.steering(&self.config))?;
-        self.configure_devices();
-        self.export();
-        let errors = self.neighbours.manage(&self.config, &self.plan, self.mirror.host(), &mut self.commander);
-        for error in errors {
-            self.log.line(error);
+    /// Changes what differs, in the workers' tables, in XDP's and in the host.
+    fn apply(&mut self, delta: &Delta) -> Result<(), GatewayError> {
+        // What one of these refuses must not keep the others from what they can do.
+        let resolved = self.resolver.update(&self.config, &mut self.plan, delta, &mut wait(&self.team));
+        if !delta.is_empty() {
+            self.team.wake();
         }
-        Ok(())
+        let steered = self.steer(delta);
+        if delta.next_hops {
+            self.configure_devices();
+            self.export();
+            let errors = self.neighbours.manage(&self.config, &self.plan, self.mirror.host(), &mut self.commander);
+            for error in errors {
+                self.log.line(error);
+            }
+        }
+        resolved?;
+        Ok(steered?)
+    }
+
+    /// Tells XDP. Which prefixes the kernel forwards takes a walk over all routes, so it waits while that has been done
+    /// a moment ago: meanwhile workers hand the kernel what is the kernel's.
+    fn steer(&mut self, delta: &Delta) -> Result<(), XdpError> {
+        let at_once = delta.host || delta.next_hops;
+        self.steering.stale |= at_once || delta.routes.iter().any(|(vrf, _)| self.plan.has_kept(*vrf));
+        // The last of them to go is not among those that are left.
+        self.steering.stale |= !delta.routes.is_empty() && self.steering.kept;
+        if !self.steering.stale || (!at_once && Instant::now() < self.steering.due) {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        self.steering.stale = false;
+        self.steering.kept = (0..self.config.vrfs.len() as u16).any(|vrf| self.plan.has_kept(Vrf(vrf)));
+        let result = self.xdp.apply(&self.plan.steering(&self.config));
+        self.steering.due = Instant::now() + 10 * begun.elapsed();
+        result
     }
 
     /// Tunnels' devices have the MTU of their tunnel, which follows the path's.
@@ -412,8 +452,7 @@ fn make_devices(
     commander: &mut Commander,
 ) -> Result<BTreeMap<PortId, Device>, GatewayError> {
     let plan = Plan::new(config, host);
-    let mut resolver = Resolver::new()?;
-    resolver.update(config, &plan, &mut |_, _| {})?;
+    let resolver = Resolver::new()?;
     let mut devices = BTreeMap::new();
     let mut specs = Vec::new();
     for (at, tunnel) in config.tunnels.iter().enumerate().filter(|(_, tunnel)| !tunnel.addresses.is_empty()) {
@@ -463,20 +502,25 @@ fn outlets(config: &Config, devices: &BTreeMap<PortId, Device>) -> Outlets {
     outlets
 }
 
-/// The kernel's copies of static routes by tunnels.
+/// The kernel's copies of static routes by tunnels. Of several tunnels, it gets the first one that is up.
 fn exported(config: &Config, plan: &Plan, devices: &BTreeMap<PortId, Device>) -> Vec<ExportedRoute> {
+    let tunnel = |target: &Target| match target {
+        Target::Tunnel(id) | Target::TunnelOnLink(id) | Target::TunnelNeighbour(id, _) => Some(*id),
+        _ => None,
+    };
     let wanted = config.routes.iter().filter(|route| route.kernel);
     wanted
         .filter_map(|route| {
-            let Some((Via::Tunnel { tunnel, .. }, _)) = config.flatten(&route.via).next() else { return None };
+            let targets: Vec<Target> = plan::static_targets(config, route).map(|(target, _)| target).collect();
+            let up = targets.iter().find(|target| tunnel(target).is_some() && plan.is_up(**target));
+            let target = up.or_else(|| targets.iter().find(|target| tunnel(target).is_some()))?;
             let table = config.vrfs[route.vrf].table?;
-            let device = devices.get(&Plan::tunnel_port(config, TunnelId(tunnel as u16))).map(Device::ifindex);
-            let chosen = plan.routes.get(&(Vrf(route.vrf as u16), route.prefix)).map(|route| route.target);
-            let target = match (device, chosen) {
-                (Some(index), Some(Target::TunnelNeighbour(_, gateway)))
+            let device = devices.get(&Plan::tunnel_port(config, tunnel(target)?)).map(Device::ifindex);
+            let target = match (device, target) {
+                (Some(index), Target::TunnelNeighbour(_, gateway))
                     if gateway.is_ipv4() == route.prefix.addr().is_ipv4() =>
                 {
-                    ExportTarget::Gateway(index, gateway)
+                    ExportTarget::Gateway(index, *gateway)
                 }
                 (Some(index), _) => ExportTarget::Device(index),
                 (None, _) => ExportTarget::Unreachable,

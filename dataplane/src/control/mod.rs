@@ -10,6 +10,7 @@ pub mod offline;
 pub mod plan;
 pub mod ports;
 pub mod resolve;
+pub mod rib;
 pub mod server;
 pub mod show;
 pub mod workers;

@@ -7,10 +7,10 @@
 
 use super::host::{Host, IfIndex, NeighState};
 use super::netlink::{Commander, Error};
-use super::plan::{Plan, Source, Target};
+use super::plan::{Plan, Target};
 use super::resolve::Resolver;
 use crate::config::Config;
-use crate::packet::{AdjacencyId, PortId, Vrf};
+use crate::packet::{AdjacencyId, PortId, TunnelId};
 use crate::stats::Page;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -68,7 +68,7 @@ impl Neighbours {
         host: &Host,
         commander: &mut Commander,
     ) -> Result<(), Error> {
-        let Some(target) = resolver.target(id) else { return Ok(()) };
+        let Some(target) = resolver.target(plan, id) else { return Ok(()) };
         let now = Instant::now();
         if self.asked.len() >= REMEMBERED {
             self.asked.retain(|_, at| now.duration_since(*at) < AGAIN);
@@ -112,10 +112,13 @@ impl Neighbours {
         self.next = Instant::now() + CONFIRM;
         let mut errors = Vec::new();
         let mut used = BTreeMap::new();
-        for (target, id, _) in resolver.adjacencies() {
+        for (target, id, _) in resolver.adjacencies(plan) {
+            if matches!(target, Target::Neighbour(..)) {
+                *used.entry(target).or_default() += pages.iter().map(|page| page.adjacency(id)).sum::<u64>();
+            }
+        }
+        for (&target, &count) in &used {
             let Target::Neighbour(port, address) = target else { continue };
-            let count = pages.iter().map(|page| page.adjacency(id)).sum::<u64>();
-            used.insert(target, count);
             let Some(Some(index)) = plan.ifindex.get(port.index()) else { continue };
             let key = (*index, address);
             let idle = self.used.get(&target).copied().unwrap_or(0) == count;
@@ -134,15 +137,9 @@ impl Neighbours {
 
 /// Next hops of routes, and of tunnels' other ends.
 fn next_hops(config: &Config, plan: &Plan) -> BTreeSet<(IfIndex, IpAddr)> {
-    let of_routes = plan
-        .routes
-        .values()
-        .filter(|route| route.source != Source::Address)
-        .flat_map(|route| leads_over(config, plan, route.target, None));
-    let of_tunnels = config.tunnels.iter().flat_map(|tunnel| {
-        let underlay = plan.next_hop(Vrf(tunnel.underlay_vrf as u16), tunnel.remote);
-        underlay.into_iter().flat_map(|target| leads_over(config, plan, target, None))
-    });
+    let targets = plan.rib.ways().flat_map(|(_, way)| plan.targets(way));
+    let of_routes = targets.flat_map(|(target, _)| leads_over(config, plan, target, None));
+    let of_tunnels = plan.underlays.iter().flatten().copied();
     of_routes
         .chain(of_tunnels)
         .filter_map(|(port, address)| plan.ifindex.get(port.index())?.map(|index| (index, address)))
@@ -152,13 +149,7 @@ fn next_hops(config: &Config, plan: &Plan) -> BTreeSet<(IfIndex, IpAddr)> {
 /// The neighbours that a way needs: on its link, and for a tunnel outside and inside. `destination` is the packet's,
 /// where the way is a link.
 fn leads_over(config: &Config, plan: &Plan, target: Target, destination: Option<IpAddr>) -> Vec<(PortId, IpAddr)> {
-    let outside = |id: crate::packet::TunnelId| {
-        let tunnel = &config.tunnels[id.index()];
-        match plan.next_hop(Vrf(tunnel.underlay_vrf as u16), tunnel.remote) {
-            Some(Target::Neighbour(port, address)) => Some((port, address)),
-            _ => None,
-        }
-    };
+    let outside = |id: TunnelId| plan.underlays.get(id.index()).copied().flatten();
     let inside = |id, address: Option<IpAddr>| address.map(|address| (Plan::tunnel_port(config, id), address));
     match target {
         Target::OnLink(port) => destination.map(|address| (port, address)).into_iter().collect(),
@@ -167,5 +158,7 @@ fn leads_over(config: &Config, plan: &Plan, target: Target, destination: Option<
         Target::TunnelNeighbour(id, address) => outside(id).into_iter().chain(inside(id, Some(address))).collect(),
         Target::TunnelOnLink(id) => outside(id).into_iter().chain(inside(id, destination)).collect(),
         Target::Local | Target::Kernel | Target::Blackhole | Target::Unreachable | Target::Prohibited => Vec::new(),
+        // What these lead to was put in their place.
+        Target::Via(..) | Target::Leak(..) => Vec::new(),
     }
 }

@@ -1,13 +1,15 @@
 //! What follows from the file and the host: ports, routes and where they lead. No I/O, so `replay` plans exactly as
 //! a running gateway does.
 //!
-//! Routes come from three sources and are ranked here (DESIGN §5.2): own addresses, the file, connected subnets,
-//! the kernel. What a next hop needs to be usable is found out by [`super::resolve`].
+//! It follows the host: a route or a neighbour that changes costs what it changes, a link or an address a new plan.
+//! What a next hop needs to be usable is found out by [`super::resolve`].
 
-use super::host::{Host, IfIndex, MirroredRoute, NeighState, RouteKey, RouteKind};
-use crate::config::{Config, Fallback, Via};
+use super::host::{Host, IfIndex, KernelHop, Link, MirroredRoute, NeighState, RouteKey, RouteKind};
+use super::netlink::Changes;
+use super::rib::{Rib, Source, Way};
+use crate::config::{self, Config, Fallback, Via};
 use crate::packet::{PortId, TunnelId, Vrf};
-use crate::tables::{Port, PortKind};
+use crate::tables::{MEMBERS, Port, PortKind};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -19,6 +21,8 @@ use wire::{Mac, protocol};
 pub const PUNT_DEVICE: &str = "penstock0";
 /// The routing protocol number of our own routes in the kernel's tables.
 pub const ROUTE_PROTOCOL: u8 = 80;
+/// Prefixes of a VRF that XDP tells apart at most, by who forwards them.
+const KEEPERS: usize = 65_536;
 /// The MTU of an interface when neither file nor host says.
 const DEFAULT_MTU: u16 = 1500;
 
@@ -47,28 +51,10 @@ pub enum Target {
     TunnelOnLink(TunnelId),
     /// A tunnel, for frames that bring their inner Ethernet header.
     Bridged(TunnelId),
-}
-
-/// Which source a route comes from: the least wins among equal prefixes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Source {
-    /// An own address.
-    Address,
-    /// The file.
-    Static,
-    /// The subnet of an own address.
-    Connected,
-    /// The kernel, with the route's metric.
-    Kernel(u32),
-}
-
-/// A route as chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Route {
-    /// Who says so.
-    pub source: Source,
-    /// Where it leads.
-    pub target: Target,
+    /// Wherever the route of this VRF leads for this address: a next hop that the file gives without an interface.
+    Via(Vrf, IpAddr),
+    /// The same, in the VRF or else in the first other one that has a route.
+    Leak(Vrf, IpAddr),
 }
 
 /// What is known of a neighbour.
@@ -78,35 +64,101 @@ pub enum Neighbour {
     Known(Mac),
     /// It did not answer.
     Failed,
+    /// It did not answer, and is asked again.
+    Retried,
 }
 
 /// What follows from the file and the host.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Plan {
     /// By [`PortId`]: the file's interfaces, the tunnels' devices, `penstock0`.
     pub ports: Vec<Port>,
     /// The kernel's index of each port; `None` while it does not exist.
     pub ifindex: Vec<Option<IfIndex>>,
+    /// By port: it is there, switched on, and has carrier.
+    pub usable: Vec<bool>,
     /// Own addresses.
     pub locals: BTreeSet<(Vrf, IpAddr)>,
-    /// The chosen routes.
-    pub routes: BTreeMap<(Vrf, IpNet), Route>,
+    /// Broadcast addresses of connected subnets.
+    broadcasts: BTreeSet<(Vrf, IpAddr)>,
+    /// All routes.
+    pub rib: Rib,
     /// Neighbours by port: of a tunnel's device, those inside the tunnel.
     pub neighbours: BTreeMap<(PortId, IpAddr), Neighbour>,
+    /// By tunnel: the neighbour that outer packets go to.
+    pub underlays: Vec<Option<(PortId, IpAddr)>>,
     /// What the file says and the host does not follow: one sentence each.
     pub warnings: Vec<String>,
+    /// Where [`Target::Via`] and [`Target::Leak`] lead.
+    hops: BTreeMap<Target, Vec<(Target, u16)>>,
+}
+
+/// What differs from the plan before.
+#[derive(Debug, Default)]
+pub struct Delta {
+    /// Prefixes whose route leads elsewhere, or nowhere.
+    pub routes: BTreeSet<(Vrf, IpNet)>,
+    /// What a next hop is made of: a port, an address, a neighbour, a tunnel's underlay.
+    pub next_hops: bool,
+    /// Ports, addresses or devices: more than routes and neighbours.
+    pub host: bool,
+}
+
+impl Delta {
+    /// Whether nothing differs.
+    pub fn is_empty(&self) -> bool {
+        self.routes.is_empty() && !self.next_hops && !self.host
+    }
 }
 
 impl Plan {
     /// Plans for a host. Interfaces that do not exist have no addresses and no neighbours.
     pub fn new(config: &Config, host: &Host) -> Self {
         let mut plan = Self::default();
-        plan.plan_ports(config, host);
-        plan.plan_addresses(config, host);
-        plan.plan_neighbours(config, host);
-        plan.plan_static_routes(config);
-        plan.plan_mirrored_routes(config, host);
+        plan.renew(config, host);
         plan
+    }
+
+    /// Follows what changed in the host since.
+    pub fn follow(&mut self, config: &Config, host: &Host, changes: &Changes) -> Delta {
+        if !changes.links.is_empty() || !changes.addresses.is_empty() {
+            return self.renew(config, host);
+        }
+        let mut delta = Delta::default();
+        if !changes.neighbours.is_empty() {
+            let before = std::mem::take(&mut self.neighbours);
+            self.plan_neighbours(config, host, &before);
+            delta.next_hops = before != self.neighbours;
+        }
+        if !changes.routes.is_empty() {
+            let ours = self.ports_by_index().collect();
+            for key in &changes.routes {
+                self.mirror(config, &ours, key, host.routes.get(key));
+            }
+        }
+        delta.next_hops |= self.lead_on(config) | self.rib.take_fresh();
+        delta.routes = self.rib.take_changed();
+        delta
+    }
+
+    /// Plans anew, whatever changed.
+    pub fn renew(&mut self, config: &Config, host: &Host) -> Delta {
+        let neighbours = std::mem::take(&mut self.neighbours);
+        let rib = std::mem::take(&mut self.rib);
+        *self = Self { rib, ..Self::default() };
+        let former = self.rib.begin_renewal();
+        self.plan_ports(config, host);
+        self.plan_addresses(config, host);
+        self.plan_neighbours(config, host, &neighbours);
+        self.plan_static_routes(config);
+        let ours = self.ports_by_index().collect();
+        for (key, route) in &host.routes {
+            self.mirror(config, &ours, key, Some(route));
+        }
+        self.rib.end_renewal(former);
+        self.lead_on(config);
+        self.rib.take_fresh();
+        Delta { routes: self.rib.take_changed(), next_hops: true, host: true }
     }
 
     /// The port of a tunnel's device, whether it has one or not.
@@ -125,22 +177,91 @@ impl Plan {
         before.filter(|port| port.kind == PortKind::Interface).count() as u16
     }
 
-    /// The route for an address.
-    pub fn lookup(&self, vrf: Vrf, address: IpAddr) -> Option<(IpNet, Route)> {
-        let longest = if address.is_ipv4() { 32 } else { 128 };
-        (0..=longest).rev().find_map(|length| {
-            let prefix = IpNet::new(address, length).ok()?.trunc();
-            self.routes.get(&(vrf, prefix)).map(|route| (prefix, *route))
-        })
+    /// What a way comes to: no target of it leads to another.
+    pub fn targets(&self, way: &Way) -> Vec<(Target, u16)> {
+        let through = |(target, weight): (Target, u16)| match self.hops.get(&target) {
+            Some(hops) => hops.iter().map(|(hop, part)| (*hop, part.saturating_mul(weight))).collect(),
+            None => vec![(target, weight)],
+        };
+        Way::of(way.targets().flat_map(through)).targets().take(MEMBERS).collect()
     }
 
-    /// Where packets for a next hop's address go: a link that has it, or a route towards it.
-    pub fn next_hop(&self, vrf: Vrf, address: IpAddr) -> Option<Target> {
-        match self.lookup(vrf, address)?.1.target {
-            Target::OnLink(port) => Some(Target::Neighbour(port, address)),
-            Target::TunnelOnLink(tunnel) => Some(Target::TunnelNeighbour(tunnel, address)),
-            target => Some(target),
+    /// Whether packets may be given to a target when there are others.
+    pub fn is_up(&self, target: Target) -> bool {
+        let usable = |port: PortId| self.usable.get(port.index()).copied().unwrap_or(false);
+        let answers = |port, address| {
+            !matches!(self.neighbours.get(&(port, address)), Some(Neighbour::Failed | Neighbour::Retried))
+        };
+        let over = |id: TunnelId| {
+            let underlay = self.underlays.get(id.index()).copied().flatten();
+            underlay.is_some_and(|(port, address)| usable(port) && answers(port, address))
+        };
+        match target {
+            Target::OnLink(port) => usable(port),
+            Target::Neighbour(port, address) => usable(port) && answers(port, address),
+            Target::Tunnel(id) | Target::TunnelOnLink(id) | Target::Bridged(id) => over(id),
+            Target::TunnelNeighbour(id, address) => {
+                // The ports are interfaces, then tunnels' devices, then `penstock0`.
+                let device = self.ports.len() - 1 - self.underlays.len() + id.index();
+                over(id) && answers(PortId(device as u16), address)
+            }
+            Target::Via(..) | Target::Leak(..) | Target::Unreachable | Target::Local => false,
+            Target::Kernel | Target::Blackhole | Target::Prohibited => true,
         }
+    }
+
+    /// Finds out anew where next hops and tunnels' far ends are. Returns whether any moved.
+    fn lead_on(&mut self, config: &Config) -> bool {
+        let hops = self.hops.keys().map(|target| (*target, self.hop(*target, &mut Vec::new()))).collect();
+        let mut moved = std::mem::replace(&mut self.hops, hops) != self.hops;
+        let underlays = (0..config.tunnels.len()).map(|at| self.underlay(&config.tunnels[at], at)).collect();
+        moved |= std::mem::replace(&mut self.underlays, underlays) != self.underlays;
+        moved
+    }
+
+    /// The targets that a next hop comes to; none when no route leads there, or only one that leads back here.
+    fn hop(&self, target: Target, asked: &mut Vec<Target>) -> Vec<(Target, u16)> {
+        let (vrf, address, others) = match target {
+            Target::Via(vrf, address) => (vrf, address, 0),
+            Target::Leak(vrf, address) => (vrf, address, self.rib.vrfs()),
+            target => return vec![(target, 1)],
+        };
+        if asked.contains(&target) {
+            return Vec::new();
+        }
+        asked.push(target);
+        let elsewhere = (0..others as u16).map(Vrf).filter(|other| *other != vrf);
+        let found = std::iter::once(vrf).chain(elsewhere).find_map(|vrf| self.rib.lookup(vrf, address));
+        let mut targets = Vec::new();
+        if let Some((_, route)) = found {
+            for (next, weight) in self.rib.way(route.way).targets() {
+                let there = match next {
+                    Target::OnLink(port) => vec![(Target::Neighbour(port, address), 1)],
+                    Target::TunnelOnLink(tunnel) => vec![(Target::TunnelNeighbour(tunnel, address), 1)],
+                    // Our own address is no next hop.
+                    Target::Local => Vec::new(),
+                    next => self.hop(next, asked),
+                };
+                targets.extend(there.into_iter().map(|(target, part)| (target, part.saturating_mul(weight))));
+            }
+        }
+        asked.pop();
+        targets
+    }
+
+    /// The neighbour by which a tunnel's far end is reached. Where several lead there, tunnels take them in turn.
+    fn underlay(&self, tunnel: &config::Tunnel, at: usize) -> Option<(PortId, IpAddr)> {
+        let hops = self.hop(Target::Via(Vrf(tunnel.underlay_vrf as u16), tunnel.remote), &mut Vec::new());
+        // A tunnel in a tunnel, or a device that is not ours: not from here.
+        let links = hops.iter().filter_map(|(target, _)| match target {
+            Target::Neighbour(port, address) => Some((*port, *address)),
+            _ => None,
+        });
+        let mut links: Vec<_> = links.collect();
+        let turn = at % links.len().max(1);
+        links.rotate_left(turn);
+        let up = links.iter().find(|(port, address)| self.is_up(Target::Neighbour(*port, *address)));
+        up.or(links.first()).copied()
     }
 
     fn plan_ports(&mut self, config: &Config, host: &Host) {
@@ -165,7 +286,7 @@ impl Plan {
                     mtu: mtu.unwrap_or(DEFAULT_MTU),
                     addresses: Vec::new(),
                 },
-                link.map(|(index, _)| index),
+                link,
             );
         }
         for (at, tunnel) in config.tunnels.iter().enumerate() {
@@ -181,7 +302,7 @@ impl Plan {
                     mtu: DEFAULT_MTU,
                     addresses: Vec::new(),
                 },
-                link.map(|(index, _)| index),
+                link,
             );
         }
         self.add_port(
@@ -193,13 +314,14 @@ impl Plan {
                 mtu: u16::MAX,
                 addresses: Vec::new(),
             },
-            host.link_by_name(PUNT_DEVICE).map(|(index, _)| index),
+            host.link_by_name(PUNT_DEVICE),
         );
     }
 
-    fn add_port(&mut self, port: Port, ifindex: Option<IfIndex>) {
+    fn add_port(&mut self, port: Port, link: Option<(IfIndex, &Link)>) {
         self.ports.push(port);
-        self.ifindex.push(ifindex);
+        self.ifindex.push(link.map(|(index, _)| index));
+        self.usable.push(link.is_some_and(|(_, link)| link.up && link.running));
     }
 
     fn compare<T: PartialEq + ToString>(&mut self, name: &str, key: &str, file: Option<T>, host: T) {
@@ -243,7 +365,7 @@ impl Plan {
 
     fn add_local(&mut self, vrf: Vrf, address: IpAddr) {
         self.locals.insert((vrf, address));
-        self.add_route(vrf, address.into(), Route { source: Source::Address, target: Target::Local });
+        self.add_route(vrf, address.into(), Source::Address, &Way::One(Target::Local));
     }
 
     fn add_address(&mut self, id: PortId, address: IpNet, config: &Config) {
@@ -265,110 +387,117 @@ impl Plan {
         };
         self.add_local(vrf, address.addr());
         if !is_link_local(address.addr()) || address.addr().is_ipv4() {
-            let source = Source::Connected;
-            self.add_route(vrf, address.trunc(), Route { source, target: on_link });
+            self.add_route(vrf, address.trunc(), Source::Connected, &Way::One(on_link));
+        }
+        if let IpNet::V4(subnet) = address
+            && subnet.prefix_len() < 31
+        {
+            self.broadcasts.insert((vrf, subnet.broadcast().into()));
         }
     }
 
-    fn add_route(&mut self, vrf: Vrf, prefix: IpNet, route: Route) {
-        let chosen = self.routes.entry((vrf, prefix)).or_insert(route);
-        if route.source < chosen.source {
-            *chosen = route;
+    fn add_route(&mut self, vrf: Vrf, prefix: IpNet, source: Source, way: &Way) {
+        if let Err(error) = self.rib.set(vrf, prefix, source, way) {
+            self.warnings.push(format!("route {prefix}: {error}: it stays as it was"));
         }
     }
 
-    fn plan_neighbours(&mut self, config: &Config, host: &Host) {
+    fn plan_neighbours(&mut self, config: &Config, host: &Host, before: &BTreeMap<(PortId, IpAddr), Neighbour>) {
         let ours: BTreeMap<IfIndex, PortId> = self.ports_by_index().collect();
         for (&(index, address), neighbour) in &host.neighbours {
             let Some(&port) = ours.get(&index) else { continue };
             let known = match (neighbour.state, neighbour.mac) {
                 (NeighState::Failed, _) => Neighbour::Failed,
-                (NeighState::Incomplete, _) | (_, None) => continue,
+                // Being asked again is no answer: who shares its flows with others keeps none meanwhile.
+                (NeighState::Incomplete, _) | (_, None) => match before.get(&(port, address)) {
+                    Some(Neighbour::Failed | Neighbour::Retried) => Neighbour::Retried,
+                    _ => continue,
+                },
                 (_, Some(mac)) => Neighbour::Known(Mac::new(mac)),
             };
             self.neighbours.insert((port, address), known);
         }
         for neighbour in &config.neighbours {
             let port = match neighbour.on {
-                crate::config::On::Interface(at) => PortId(at as u16),
-                crate::config::On::Tunnel(at) => Self::tunnel_port(config, TunnelId(at as u16)),
+                config::On::Interface(at) => PortId(at as u16),
+                config::On::Tunnel(at) => Self::tunnel_port(config, TunnelId(at as u16)),
             };
             // Where the kernel has one, its word is newer.
             let known = self.neighbours.entry((port, neighbour.address)).or_insert(Neighbour::Failed);
-            if *known == Neighbour::Failed {
+            if matches!(known, Neighbour::Failed | Neighbour::Retried) {
                 *known = Neighbour::Known(Mac::new(neighbour.mac));
             }
         }
     }
 
     fn plan_static_routes(&mut self, config: &Config) {
-        // Next hops are found on connected subnets first, then by routes of the file that stand before.
         for route in &config.routes {
-            let vrf = Vrf(route.vrf as u16);
-            // The first way only: sharing among several is the group's part.
-            let Some((via, _)) = config.flatten(&route.via).next() else { continue };
-            let target = match via {
-                Via::Blackhole => Target::Blackhole,
-                Via::Unreachable | Via::Group(_) => Target::Unreachable,
-                Via::Tunnel { tunnel, next_hop } => into_tunnel(config, tunnel, next_hop, route.prefix),
-                Via::NextHop { address, interface: Some(at) } => Target::Neighbour(PortId(at as u16), address),
-                Via::NextHop { address, interface: None } => {
-                    let vrfs = (0..config.vrfs.len() as u16).map(Vrf).filter(|other| route.leak && *other != vrf);
-                    match std::iter::once(vrf).chain(vrfs).find_map(|vrf| self.next_hop(vrf, address)) {
-                        Some(Target::Local) | None => Target::Unreachable,
-                        Some(target) => target,
-                    }
-                }
-            };
-            self.add_route(vrf, route.prefix, Route { source: Source::Static, target });
+            let way = Way::of(static_targets(config, route));
+            let looked_up = way.targets().filter(|(target, _)| matches!(target, Target::Via(..) | Target::Leak(..)));
+            self.hops.extend(looked_up.map(|(target, _)| (target, Vec::new())));
+            self.add_route(Vrf(route.vrf as u16), route.prefix, Source::Static, &way);
         }
     }
 
-    fn plan_mirrored_routes(&mut self, config: &Config, host: &Host) {
-        let ours: BTreeMap<IfIndex, PortId> = self.ports_by_index().collect();
-        for wanted in &config.kernel_routes {
-            let vrf = Vrf(wanted.vrf as u16);
-            for (key, route) in host.routes.iter().filter(|(key, _)| key.table == wanted.table && key.tos == 0) {
-                let listed = match &wanted.protocols {
-                    Some(protocols) => protocols.iter().any(|protocol| protocol.0 == route.protocol),
-                    None => true,
-                };
-                if !listed || route.protocol == ROUTE_PROTOCOL || is_link_local(key.prefix.addr()) {
-                    continue;
-                }
-                if let Some(target) = self.mirrored(config, &ours, key, route) {
-                    self.add_route(vrf, key.prefix, Route { source: Source::Kernel(key.metric), target });
-                }
+    /// Takes a route of the kernel over as it is now, as far as the file asks for it.
+    fn mirror(
+        &mut self,
+        config: &Config,
+        ours: &BTreeMap<IfIndex, PortId>,
+        key: &RouteKey,
+        route: Option<&MirroredRoute>,
+    ) {
+        if key.tos != 0 || is_link_local(key.prefix.addr()) {
+            return;
+        }
+        let way = route.filter(|route| route.protocol != ROUTE_PROTOCOL);
+        let way = way.and_then(|route| Some((route.protocol, self.mirrored(config, ours, key, route)?)));
+        let source = Source::Kernel(key.metric, key.table);
+        // A VRF has one entry for a table at most.
+        for entry in config.kernel_routes.iter().filter(|entry| entry.table == key.table) {
+            let takes = |protocol: u8| match &entry.protocols {
+                Some(protocols) => protocols.iter().any(|listed| listed.0 == protocol),
+                None => true,
+            };
+            let vrf = Vrf(entry.vrf as u16);
+            match way.as_ref().filter(|(protocol, _)| takes(*protocol)) {
+                Some((_, way)) => self.add_route(vrf, key.prefix, source, way),
+                None => self.rib.unset(vrf, key.prefix, source),
             }
         }
     }
 
-    /// Where a route of the kernel leads. Its device decides.
+    /// Where a route of the kernel leads. Its devices decide.
     fn mirrored(
         &self,
         config: &Config,
         ours: &BTreeMap<IfIndex, PortId>,
         key: &RouteKey,
         route: &MirroredRoute,
-    ) -> Option<Target> {
+    ) -> Option<Way> {
         match route.kind {
             RouteKind::Unicast => {}
-            RouteKind::Blackhole => return Some(Target::Blackhole),
-            RouteKind::Unreachable => return Some(Target::Unreachable),
-            RouteKind::Prohibit => return Some(Target::Prohibited),
+            RouteKind::Blackhole => return Some(Way::One(Target::Blackhole)),
+            RouteKind::Unreachable => return Some(Way::One(Target::Unreachable)),
+            RouteKind::Prohibit => return Some(Way::One(Target::Prohibited)),
             _ => return None,
         }
-        if key.prefix.addr().is_multicast() {
+        if key.prefix.addr().is_multicast() || route.next_hops.is_empty() {
             return None;
         }
-        let hop = route.next_hops.first()?;
-        let Some(&port) = hop.ifindex.and_then(|index| ours.get(&index)) else { return Some(Target::Kernel) };
-        Some(match (self.ports[port.index()].kind, hop.gateway) {
-            (PortKind::Tunnel { tunnel, .. }, gateway) => into_tunnel(config, tunnel.index(), gateway, key.prefix),
-            (PortKind::Punt, _) => Target::Kernel,
-            (_, Some(gateway)) => Target::Neighbour(port, gateway),
-            (_, None) => Target::OnLink(port),
-        })
+        let target = |hop: &KernelHop| {
+            let port = *hop.ifindex.and_then(|index| ours.get(&index))?;
+            Some(match (self.ports[port.index()].kind, hop.gateway) {
+                (PortKind::Tunnel { tunnel, .. }, gateway) => into_tunnel(config, tunnel.index(), gateway, key.prefix),
+                (PortKind::Punt, _) => return None,
+                (_, Some(gateway)) => Target::Neighbour(port, gateway),
+                (_, None) => Target::OnLink(port),
+            })
+        };
+        let targets: Option<Vec<_>> =
+            route.next_hops.iter().map(|hop| target(hop).map(|target| (target, hop.weight))).collect();
+        // Where any way is by a device that is not ours, the kernel shares the flows out.
+        Some(targets.map_or(Way::One(Target::Kernel), Way::of))
     }
 
     /// What XDP needs to know, for the interfaces that exist.
@@ -396,22 +525,68 @@ impl Plan {
             tables.own(vrf.0.into(), address);
         }
         for tunnel in &config.tunnels {
-            let crate::config::TunnelKind::Vxlan { port, .. } = tunnel.kind;
+            let config::TunnelKind::Vxlan { port, .. } = tunnel.kind;
             let (local, remote) = (tunnel.local, Some(tunnel.remote));
             tables.tunnel(tunnel.underlay_vrf as u32, local, remote, protocol::UDP, port);
         }
-        for (&(vrf, prefix), route) in &self.routes {
-            let keeper = if route.target == Target::Kernel { Keeper::KERNEL } else { Keeper::WORKER };
-            tables.route(vrf.0.into(), prefix.addr(), prefix.prefix_len(), keeper);
-            if route.source == Source::Connected
-                && let IpNet::V4(subnet) = prefix
-                && subnet.prefix_len() < 31
-            {
-                tables.broadcast(vrf.0.into(), subnet.broadcast().into());
-            }
+        for &(vrf, address) in &self.broadcasts {
+            tables.broadcast(vrf.0.into(), address);
+        }
+        for vrf in (0..config.vrfs.len() as u16).map(Vrf) {
+            self.keepers(vrf, &mut tables);
         }
         tables
     }
+
+    /// The prefixes that the kernel forwards, and those within them that the workers do. What changes nothing is
+    /// left out: most VRFs have none, and a full table has a million.
+    fn keepers(&self, vrf: Vrf, tables: &mut HostTables) {
+        if !self.has_kept(vrf) {
+            return;
+        }
+        let mut covering: Vec<(IpNet, Keeper)> = Vec::new();
+        let mut needed = Vec::new();
+        for (prefix, route) in self.rib.routes(vrf) {
+            while covering.last().is_some_and(|(cover, _)| !cover.contains(&prefix)) {
+                covering.pop();
+            }
+            let kept = self.targets(self.rib.way(route.way)).iter().any(|(target, _)| *target == Target::Kernel);
+            let keeper = if kept { Keeper::KERNEL } else { Keeper::WORKER };
+            if covering.last().map_or(Keeper::WORKER, |(_, keeper)| *keeper) != keeper {
+                needed.push((prefix, keeper));
+            }
+            covering.push((prefix, keeper));
+        }
+        // Too many for XDP to tell apart: the workers get all of them, and hand the kernel what is the kernel's.
+        if needed.len() <= KEEPERS {
+            for (prefix, keeper) in needed {
+                tables.route(vrf.0.into(), prefix.addr(), prefix.prefix_len(), keeper);
+            }
+        }
+    }
+
+    /// Whether any route of a VRF is the kernel's to forward.
+    pub fn has_kept(&self, vrf: Vrf) -> bool {
+        let through = self.hops.values().flatten().any(|(target, _)| *target == Target::Kernel);
+        through || self.rib.kept(vrf) != 0
+    }
+}
+
+/// Where a static route leads, with the shares of several ways.
+pub fn static_targets(config: &Config, route: &config::Route) -> impl Iterator<Item = (Target, u16)> {
+    let vrf = Vrf(route.vrf as u16);
+    config.flatten(&route.via).map(move |(via, weight)| {
+        let target = match via {
+            Via::Tunnel { tunnel, next_hop } => into_tunnel(config, tunnel, next_hop, route.prefix),
+            Via::NextHop { address, interface: Some(at) } => Target::Neighbour(PortId(at as u16), address),
+            Via::NextHop { address, interface: None } if route.leak => Target::Leak(vrf, address),
+            Via::NextHop { address, interface: None } => Target::Via(vrf, address),
+            Via::Blackhole => Target::Blackhole,
+            // A group was flattened into its tunnels.
+            Via::Unreachable | Via::Group(_) => Target::Unreachable,
+        };
+        (target, u16::try_from(weight).unwrap_or(u16::MAX))
+    })
 }
 
 /// Where a route into a tunnel leads: the inner destination MAC is the configured one; without it, that of the route's
@@ -456,3 +631,6 @@ pub fn other_end(address: &IpNet) -> Option<IpAddr> {
 fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,25 +4,33 @@
 //! To add: publish adjacencies, wait until every worker has passed, write the FIB. To withdraw: write the FIB, wait,
 //! free the id. No id is used again before (DESIGN §4).
 
-use super::plan::{Neighbour, Plan, Target};
+use super::plan::{Delta, Neighbour, Plan, Target};
+use super::rib::WayId;
 use crate::config::{Config, Df, EcnMode, TunnelKind, UdpChecksum};
 use crate::fib::Fib;
 use crate::packet::{AdjacencyId, Family, PortId, TunnelId, Vrf};
-use crate::tables::{Adjacencies, Adjacency, Locals, Port, PortKind, Ports, Published, Resolution, Tables, published};
+use crate::tables::{
+    Adjacencies, Adjacency, Group, Locals, Member, Port, PortKind, Ports, Published, Resolution, Tables, mix, published,
+};
 use crate::tunnel::{Ends, Kind, Outer, Tunnel, Tunnels, Vxlan};
 use ipnet::IpNet;
-use lpm::{Limits, Prefix4, Prefix6, TableError, Value, Writer4, Writer6};
+use lpm::{Limits, Prefix4, Prefix6, TableError, Usage, Value, Writer4, Writer6};
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 use std::net::IpAddr;
+use std::sync::Arc;
 use wire::{Be16, EtherType, Ethernet, Mac, Rewrite, VlanTag};
 use zerocopy::IntoBytes;
 
 /// Why new tables were refused; the old ones stay.
 #[derive(Debug, thiserror::Error)]
 pub enum ResolveError {
-    /// More distinct next hops than a route can name.
-    #[error("more than {} next hops", Value::MAX)]
-    TooManyNextHops,
+    /// More neighbours and group members than there are adjacencies.
+    #[error("more than {most} neighbours and members of groups")]
+    TooManyNeighbours {
+        /// How many there may be.
+        most: usize,
+    },
     /// The routing table is full.
     #[error("route {prefix}: {source}")]
     Table {
@@ -37,26 +45,48 @@ pub enum ResolveError {
 }
 
 /// An adjacency in use.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Slot {
     id: AdjacencyId,
     adjacency: Adjacency,
     rewrite: Rewrite,
+    /// Of a way that several share: who, and how.
+    group: Option<(Vec<Member>, Arc<Group>)>,
+}
+
+/// What a slot is made of.
+enum Made {
+    /// One next hop.
+    One(Adjacency, Rewrite),
+    /// Several.
+    Group(Vec<Member>),
 }
 
 /// Makes tables of plans. One per gateway.
+///
+/// Ways are adjacencies whose ids the FIB holds; the rest, which it never names, are numbered above them: neighbours
+/// on links, members of groups, tunnels' devices.
 pub struct Resolver {
     v4: Writer4,
     v6: Writer6,
-    slots: BTreeMap<Target, Slot>,
+    ways: BTreeMap<WayId, Slot>,
+    targets: BTreeMap<Target, Slot>,
     free: Vec<AdjacencyId>,
     next: u32,
-    installed: BTreeMap<(Vrf, IpNet), Target>,
+    /// Next hops changed and are not resolved again yet.
+    stale: bool,
+    /// Prefixes that did not fit, to be tried again.
+    unwritten: BTreeSet<(Vrf, IpNet)>,
+    /// Ways without routes, whose numbers may still be read.
+    dead: Vec<WayId>,
     published: Published<Tables>,
     generation: u64,
 }
 
 impl Resolver {
+    /// Adjacencies at most: ways, and as many neighbours again three times.
+    pub const MOST: usize = 1 << 17;
+
     /// Empty tables.
     ///
     /// # Errors
@@ -75,10 +105,13 @@ impl Resolver {
         Ok(Self {
             v4,
             v6,
-            slots: BTreeMap::new(),
+            ways: BTreeMap::new(),
+            targets: BTreeMap::new(),
             free: Vec::new(),
-            next: 1,
-            installed: BTreeMap::new(),
+            next: u32::from(Value::MAX) + 1,
+            stale: false,
+            unwritten: BTreeSet::new(),
+            dead: Vec::new(),
             published: published(tables),
             generation: 0,
         })
@@ -89,14 +122,40 @@ impl Resolver {
         &self.published
     }
 
-    /// The target of an adjacency.
-    pub fn target(&self, id: AdjacencyId) -> Option<Target> {
-        self.slots.iter().find(|(_, slot)| slot.id == id).map(|(target, _)| *target)
+    /// Routes that the FIB holds, and the memory that they take.
+    pub fn usage(&self) -> [Usage; 2] {
+        [self.v4.usage(), self.v6.usage()]
     }
 
-    /// Adjacencies in use: target, id, and how far resolved.
-    pub fn adjacencies(&self) -> impl Iterator<Item = (Target, AdjacencyId, Resolution)> + '_ {
-        self.slots.iter().map(|(target, slot)| (*target, slot.id, slot.adjacency.resolution))
+    /// The target of an adjacency; `None` for a group.
+    pub fn target(&self, plan: &Plan, id: AdjacencyId) -> Option<Target> {
+        let by_way = self.ways.iter().find(|(_, slot)| slot.id == id).map(|(way, _)| *way);
+        match by_way {
+            Some(way) => match plan.targets(plan.rib.way(way))[..] {
+                [(target, _)] => Some(target),
+                _ => None,
+            },
+            None => self.targets.iter().find(|(_, slot)| slot.id == id).map(|(target, _)| *target),
+        }
+    }
+
+    /// Adjacencies of single next hops: target, id, and how far resolved. A target may have two.
+    pub fn adjacencies<'a>(&'a self, plan: &'a Plan) -> impl Iterator<Item = (Target, AdjacencyId, Resolution)> + 'a {
+        let ways = self.ways.iter().filter_map(|(way, slot)| match plan.targets(plan.rib.way(*way))[..] {
+            [(target, _)] => Some((target, slot)),
+            _ => None,
+        });
+        let all = ways.chain(self.targets.iter().map(|(target, slot)| (*target, slot)));
+        all.map(|(target, slot)| (target, slot.id, slot.adjacency.resolution))
+    }
+
+    /// How far a way is resolved, and of a group the buckets that each of its targets has.
+    pub fn way(&self, id: WayId) -> (Resolution, Vec<usize>) {
+        match self.ways.get(&id) {
+            Some(Slot { group: Some((_, group)), .. }) => (Resolution::Group, group.shares()),
+            Some(slot) => (slot.adjacency.resolution, Vec::new()),
+            None => (Resolution::None, Vec::new()),
+        }
     }
 
     /// The largest inner packet of a tunnel as last resolved.
@@ -108,88 +167,173 @@ impl Resolver {
     ///
     /// # Errors
     ///
-    /// Too many next hops or routes; the tables are as before.
+    /// Too many next hops: the tables are as before. Or a route does not fit: it leads where it led, all others are
+    /// as planned, and it is tried again with the next update.
     pub fn update(
         &mut self,
         config: &Config,
-        plan: &Plan,
+        plan: &mut Plan,
+        delta: &Delta,
         wait: &mut dyn FnMut(&Published<Tables>, u64),
     ) -> Result<(), ResolveError> {
-        let view = View { config, plan };
-        let targets = view.targets();
-        let fresh = targets.iter().filter(|target| !self.slots.contains_key(target)).count();
-        if self.next as usize + fresh > usize::from(Value::MAX) + 1 + self.free.len() {
-            return Err(ResolveError::TooManyNextHops);
+        self.stale |= delta.next_hops;
+        if self.stale {
+            match self.resolve(&View { config, plan }) {
+                Ok(version) => wait(&self.published, version),
+                Err(error) => {
+                    self.unwritten.extend(&delta.routes);
+                    return Err(error);
+                }
+            }
+            self.stale = false;
         }
-        for target in &targets {
-            self.assign(*target, &view);
-        }
-        let version = self.publish(config, &view, &targets);
-        let wanted: BTreeMap<(Vrf, IpNet), Target> =
-            plan.routes.iter().map(|(key, route)| (*key, route.target)).collect();
-        let unchanged = wanted == self.installed;
-        let gone: Vec<Target> = self.slots.keys().copied().filter(|target| !targets.contains(target)).collect();
-        if unchanged && gone.is_empty() {
+        self.dead.extend(plan.rib.take_dead());
+        if delta.routes.is_empty() && self.unwritten.is_empty() && self.dead.is_empty() {
             return Ok(());
         }
-        wait(&self.published, version);
-        self.write_routes(&wanted)?;
+        let mut result = Ok(());
+        let again = mem::take(&mut self.unwritten);
+        for &(vrf, prefix) in again.difference(&delta.routes).chain(&delta.routes) {
+            let way = plan.rib.chosen(vrf, prefix).map(|route| route.way);
+            if let Err(source) = self.write(vrf, prefix, way.map(WayId::value)) {
+                self.unwritten.insert((vrf, prefix));
+                result = Err(ResolveError::Table { prefix, source });
+            }
+        }
         // What was withdrawn is still being read until every worker has passed once more.
         let (mark4, mark6) = (self.v4.retire_mark(), self.v6.retire_mark());
-        for target in gone {
-            if let Some(slot) = self.slots.remove(&target) {
-                self.free.push(slot.id);
-            }
-        }
-        let version = self.published.mark();
-        wait(&self.published, version);
+        wait(&self.published, self.published.mark());
         self.v4.reclaim(mark4);
         self.v6.reclaim(mark6);
-        Ok(())
-    }
-
-    /// Gives a target an id if it has none, and moves its generation on if its headers changed.
-    fn assign(&mut self, target: Target, view: &View<'_>) {
-        let (adjacency, rewrite) = view.build(target);
-        let slot = self.slots.entry(target).or_insert_with(|| {
-            let id = self.free.pop().unwrap_or_else(|| {
-                self.next += 1;
-                AdjacencyId(self.next - 1)
-            });
-            // A new user of an old id: generations of packets still queued under it must not match.
-            let generation = (self.generation as u32).wrapping_add(1);
-            Slot { id, adjacency: Adjacency { generation, ..adjacency }, rewrite }
-        });
-        let same = Adjacency { generation: slot.adjacency.generation, ..adjacency } == slot.adjacency;
-        if !same || rewrite != slot.rewrite {
-            let generation = slot.adjacency.generation.wrapping_add(1).max(self.generation as u32 + 1);
-            slot.adjacency = Adjacency { generation, ..adjacency };
-            slot.rewrite = rewrite;
-        }
-    }
-
-    fn publish(&mut self, config: &Config, view: &View<'_>, targets: &BTreeSet<Target>) -> u64 {
-        self.generation += 1;
-        let mut adjacencies = Adjacencies::new();
-        for slot in self.slots.values() {
-            adjacencies.set(slot.id, slot.adjacency, slot.rewrite);
-        }
-        for (target, slot) in &self.slots {
-            let on_link = match target {
-                Target::Neighbour(port, address) => Some((Target::OnLink(*port), *address)),
-                Target::TunnelNeighbour(tunnel, address) => Some((Target::TunnelOnLink(*tunnel), *address)),
-                _ => None,
-            };
-            if let Some((on_link, address)) = on_link
-                && targets.contains(target)
-                && let Some(link) = self.slots.get(&on_link)
-            {
-                adjacencies.set_neighbour(link.id, address, slot.id);
+        // A prefix that did not fit may still lead by a way that no route has.
+        if self.unwritten.is_empty() {
+            for way in plan.rib.release(mem::take(&mut self.dead)) {
+                self.ways.remove(&way);
             }
         }
+        result
+    }
+
+    /// Gives everything that a packet may be bound to its headers as they are now, and shows the workers.
+    fn resolve(&mut self, view: &View<'_>) -> Result<u64, ResolveError> {
+        let ways: Vec<_> = view.plan.rib.ways().map(|(id, way)| (id, view.plan.targets(way))).collect();
+        let members = ways.iter().filter(|(_, targets)| targets.len() > 1).flat_map(|(_, targets)| targets);
+        let wanted = view.targets(members.map(|(target, _)| *target));
+        let room = Self::MOST - usize::from(Value::MAX) - 1;
+        if wanted.len() > room {
+            return Err(ResolveError::TooManyNeighbours { most: room });
+        }
+        // Nothing refers to what is taken out here once the new tables are seen; its id rests until then, and longer:
+        // it goes to the back of the queue.
+        let (targets, gone) = mem::take(&mut self.targets).into_iter().partition(|(target, _)| wanted.contains(target));
+        self.targets = targets;
+        let freed: Vec<AdjacencyId> = BTreeMap::into_values(gone).map(|slot: Slot| slot.id).collect();
+        for target in wanted {
+            let (adjacency, rewrite) = view.build(target);
+            let old = self.targets.remove(&target);
+            let id = match &old {
+                Some(slot) => slot.id,
+                None => self.free.pop().unwrap_or_else(|| {
+                    self.next += 1;
+                    AdjacencyId(self.next - 1)
+                }),
+            };
+            let slot = self.renewed(old, id, Made::One(adjacency, rewrite));
+            self.targets.insert(target, slot);
+        }
+        for (way, targets) in ways {
+            let made = match targets[..] {
+                [(target, _)] => {
+                    let (adjacency, rewrite) = view.build(target);
+                    Made::One(adjacency, rewrite)
+                }
+                _ => Made::Group(self.members(&targets, view)),
+            };
+            let old = self.ways.remove(&way);
+            let slot = self.renewed(old, way.adjacency(), made);
+            self.ways.insert(way, slot);
+        }
+        let version = self.publish(view);
+        self.free.extend(freed);
+        Ok(version)
+    }
+
+    /// A group's members. Equal identities are told apart by their order.
+    fn members(&self, targets: &[(Target, u16)], view: &View<'_>) -> Vec<Member> {
+        let mut members: Vec<Member> = Vec::with_capacity(targets.len());
+        for &(target, weight) in targets {
+            let Some(slot) = self.targets.get(&target) else { continue };
+            let mut identity = view.identity(target);
+            while members.iter().any(|member| member.identity == identity) {
+                identity = mix(identity);
+            }
+            members.push(Member { id: slot.id, identity, weight, up: view.plan.is_up(target) });
+        }
+        members
+    }
+
+    /// A slot as it is to be: its generation moves on if its headers changed.
+    fn renewed(&self, old: Option<Slot>, id: AdjacencyId, made: Made) -> Slot {
+        // A new user of an old id: generations of packets still queued under it must not match.
+        let fresh = self.generation as u32 + 1;
+        match made {
+            Made::Group(members) => {
+                let group = match old.and_then(|slot| slot.group) {
+                    Some((before, group)) if before == members => group,
+                    _ => Arc::new(Group::new(&members)),
+                };
+                let adjacency = Adjacency { generation: fresh, ..Adjacency::of(Resolution::Group) };
+                Slot { id, adjacency, rewrite: Rewrite::empty(), group: Some((members, group)) }
+            }
+            Made::One(adjacency, rewrite) => {
+                let before = old.filter(|slot| slot.group.is_none());
+                let same = before.as_ref().is_some_and(|slot| {
+                    Adjacency { generation: slot.adjacency.generation, ..adjacency } == slot.adjacency
+                        && rewrite == slot.rewrite
+                });
+                let generation = match before {
+                    Some(slot) if same => slot.adjacency.generation,
+                    Some(slot) => slot.adjacency.generation.wrapping_add(1).max(fresh),
+                    None => fresh,
+                };
+                Slot { id, adjacency: Adjacency { generation, ..adjacency }, rewrite, group: None }
+            }
+        }
+    }
+
+    fn publish(&mut self, view: &View<'_>) -> u64 {
+        self.generation += 1;
+        let mut adjacencies = Adjacencies::new();
+        for slot in self.ways.values().chain(self.targets.values()) {
+            match &slot.group {
+                Some((_, group)) => adjacencies.set_group(slot.id, Arc::clone(group)),
+                None => adjacencies.set(slot.id, slot.adjacency, slot.rewrite),
+            }
+        }
+        let on_link = |target| match target {
+            Target::OnLink(_) | Target::TunnelOnLink(_) => Some(target),
+            _ => None,
+        };
+        let mut links: BTreeMap<Target, Vec<AdjacencyId>> = BTreeMap::new();
+        for (target, id, _) in self.adjacencies(view.plan) {
+            if let Some(link) = on_link(target) {
+                links.entry(link).or_default().push(id);
+            }
+        }
+        for (target, slot) in &self.targets {
+            let (link, address) = match target {
+                Target::Neighbour(port, address) => (Target::OnLink(*port), *address),
+                Target::TunnelNeighbour(tunnel, address) => (Target::TunnelOnLink(*tunnel), *address),
+                _ => continue,
+            };
+            for link in links.get(&link).into_iter().flatten() {
+                adjacencies.set_neighbour(*link, address, slot.id);
+            }
+        }
+        let View { config, plan } = view;
         let mut locals = Locals::default();
-        view.plan.locals.iter().for_each(|(vrf, address)| locals.insert(*vrf, *address));
-        let ports = view.plan.ports.iter().map(|port| self.finish_port(port, config, view)).collect();
+        plan.locals.iter().for_each(|(vrf, address)| locals.insert(*vrf, *address));
+        let ports = plan.ports.iter().map(|port| self.finish_port(port, view)).collect();
         self.published.publish(Tables {
             generation: self.generation,
             ports: Ports::new(ports),
@@ -200,63 +344,40 @@ impl Resolver {
         })
     }
 
-    fn finish_port(&self, port: &Port, config: &Config, view: &View<'_>) -> Port {
+    fn finish_port(&self, port: &Port, view: &View<'_>) -> Port {
         let mut port = port.clone();
         if let PortKind::Tunnel { tunnel, into, ethernet } = &mut port.kind {
-            let bridged = self.slots.get(&Target::Bridged(*tunnel));
+            let bridged = self.targets.get(&Target::Bridged(*tunnel));
             *into = bridged.map_or(AdjacencyId::NONE, |slot| slot.id);
-            *ethernet = kind(&config.tunnels[tunnel.index()].kind).ethernet();
+            *ethernet = kind(&view.config.tunnels[tunnel.index()].kind).ethernet();
             port.mtu = view.tunnel_mtu(*tunnel);
         }
         port
     }
 
-    fn write_routes(&mut self, wanted: &BTreeMap<(Vrf, IpNet), Target>) -> Result<(), ResolveError> {
-        // New and changed ones first: a route that moves to a longer prefix is never missing.
-        let changed: Vec<_> = wanted.iter().filter(|(key, target)| self.installed.get(key) != Some(target)).collect();
-        for (at, (key, target)) in changed.iter().enumerate() {
-            if let Err(source) = self.write(**key, Some(**target)) {
-                for (key, _) in &changed[..at] {
-                    // What was there fits again.
-                    let _fits = self.write(**key, self.installed.get(key).copied());
-                }
-                return Err(ResolveError::Table { prefix: key.1, source });
-            }
-        }
-        let gone: Vec<_> = self.installed.keys().copied().filter(|key| !wanted.contains_key(key)).collect();
-        for key in gone {
-            self.write(key, None)?;
-        }
-        self.installed.clone_from(wanted);
-        Ok(())
-    }
-
-    fn write(&mut self, (vrf, prefix): (Vrf, IpNet), target: Option<Target>) -> Result<(), TableError> {
-        let id = target.and_then(|target| self.slots.get(&target)).map(|slot| slot.id.0 as u16);
-        let value = id.and_then(Value::new);
-        match (prefix, value) {
-            (IpNet::V4(prefix), Some(value)) => {
-                if let Ok(prefix) = Prefix4::try_from(prefix) {
-                    self.v4.insert(vrf.0, prefix, value)?;
+    fn write(&mut self, vrf: Vrf, prefix: IpNet, value: Option<Value>) -> Result<(), TableError> {
+        match prefix {
+            IpNet::V4(prefix) => {
+                let Ok(prefix) = Prefix4::try_from(prefix) else { return Ok(()) };
+                match value {
+                    Some(value) => self.v4.insert(vrf.0, prefix, value).map(|_| ()),
+                    None => {
+                        self.v4.remove(vrf.0, prefix);
+                        Ok(())
+                    }
                 }
             }
-            (IpNet::V6(prefix), Some(value)) => {
-                if let Ok(prefix) = Prefix6::try_from(prefix) {
-                    self.v6.insert(vrf.0, prefix, value)?;
-                }
-            }
-            (IpNet::V4(prefix), None) => {
-                if let Ok(prefix) = Prefix4::try_from(prefix) {
-                    self.v4.remove(vrf.0, prefix);
-                }
-            }
-            (IpNet::V6(prefix), None) => {
-                if let Ok(prefix) = Prefix6::try_from(prefix) {
-                    self.v6.remove(vrf.0, prefix);
+            IpNet::V6(prefix) => {
+                let Ok(prefix) = Prefix6::try_from(prefix) else { return Ok(()) };
+                match value {
+                    Some(value) => self.v6.insert(vrf.0, prefix, value).map(|_| ()),
+                    None => {
+                        self.v6.remove(vrf.0, prefix);
+                        Ok(())
+                    }
                 }
             }
         }
-        Ok(())
     }
 }
 
@@ -267,21 +388,34 @@ struct View<'a> {
 }
 
 impl View<'_> {
-    /// Everything that a packet may be bound to: where routes lead, what those ways lead over, and the neighbours
-    /// of links.
-    fn targets(&self) -> BTreeSet<Target> {
-        let mut targets: BTreeSet<Target> = self.plan.routes.values().map(|route| route.target).collect();
-        for at in 0..self.config.tunnels.len() {
-            targets.insert(Target::Bridged(TunnelId(at as u16)));
-        }
-        for &(port, address) in self.plan.neighbours.keys() {
+    /// What packets are bound to beside ways: members of groups, neighbours of links, tunnels' devices.
+    fn targets(&self, members: impl Iterator<Item = Target>) -> BTreeSet<Target> {
+        let mut targets: BTreeSet<Target> = members.collect();
+        targets.extend((0..self.config.tunnels.len()).map(|at| Target::Bridged(TunnelId(at as u16))));
+        targets.extend(self.plan.neighbours.keys().filter_map(|&(port, address)| {
             match self.plan.ports[port.index()].kind {
-                PortKind::Interface | PortKind::Vlan { .. } => targets.insert(Target::Neighbour(port, address)),
-                PortKind::Tunnel { tunnel, .. } => targets.insert(Target::TunnelNeighbour(tunnel, address)),
-                PortKind::Punt => false,
-            };
-        }
+                PortKind::Interface | PortKind::Vlan { .. } => Some(Target::Neighbour(port, address)),
+                PortKind::Tunnel { tunnel, .. } => Some(Target::TunnelNeighbour(tunnel, address)),
+                PortKind::Punt => None,
+            }
+        }));
         targets
+    }
+
+    /// What tells a target from others in its group, on this gateway and on those that share its work: where it leads,
+    /// not how it is named or numbered here.
+    fn identity(&self, target: Target) -> u64 {
+        let text = match target {
+            Target::Neighbour(_, address) => format!("neighbour {address}"),
+            Target::OnLink(port) => format!("link {}", self.plan.ports[port.index()].name),
+            Target::Tunnel(id) | Target::Bridged(id) | Target::TunnelOnLink(id) | Target::TunnelNeighbour(id, _) => {
+                let tunnel = &self.config.tunnels[id.index()];
+                let TunnelKind::Vxlan { vni, port } = tunnel.kind;
+                format!("vxlan {} {port} {}", vni.value(), tunnel.remote)
+            }
+            other => format!("{other:?}"),
+        };
+        stable_hash(&text)
     }
 
     /// How a target is now.
@@ -308,7 +442,7 @@ impl View<'_> {
                 let inside = match self.plan.neighbours.get(&(port, address)) {
                     Some(Neighbour::Known(mac)) => Inside::Mac(*mac),
                     Some(Neighbour::Failed) => Inside::Failed,
-                    None => Inside::Waiting,
+                    Some(Neighbour::Retried) | None => Inside::Waiting,
                 };
                 self.tunnel_adjacency(id, inside)
             }
@@ -317,6 +451,8 @@ impl View<'_> {
                 (Adjacency { resolution: Resolution::OnLink, ..adjacency }, Rewrite::empty())
             }
             Target::Bridged(id) => self.tunnel_adjacency(id, Inside::Brought),
+            // What these lead to was put in their place.
+            Target::Via(..) | Target::Leak(..) => nowhere(Resolution::Unreachable),
         }
     }
 
@@ -343,7 +479,7 @@ impl View<'_> {
         let resolution = match known {
             Some(Neighbour::Known(_)) => Resolution::Ready,
             Some(Neighbour::Failed) => Resolution::Failed,
-            None => Resolution::Waiting,
+            Some(Neighbour::Retried) | None => Resolution::Waiting,
         };
         let adjacency = self.by_port(port, resolution, &mut rewrite);
         if let Some(Neighbour::Known(mac)) = known {
@@ -354,12 +490,8 @@ impl View<'_> {
 
     /// The way to a tunnel's other end.
     fn underlay(&self, id: TunnelId) -> Option<(Adjacency, Rewrite)> {
-        let tunnel = &self.config.tunnels[id.index()];
-        match self.plan.next_hop(Vrf(tunnel.underlay_vrf as u16), tunnel.remote)? {
-            Target::Neighbour(port, address) => Some(self.neighbour(port, address)),
-            // A tunnel in a tunnel, or a device that is not ours: not from here.
-            _ => None,
-        }
+        let (port, address) = (*self.plan.underlays.get(id.index())?)?;
+        Some(self.neighbour(port, address))
     }
 
     fn tunnel_mtu(&self, id: TunnelId) -> u16 {
@@ -470,11 +602,12 @@ pub fn tunnel_mac(tunnel: &crate::config::Tunnel) -> Mac {
     if let Some(mac) = tunnel.mac {
         return Mac::new(mac);
     }
-    // FNV-1a: stable over versions and machines, which is all that is asked of it.
-    let text = format!("{} {} {}", tunnel.name, tunnel.local, tunnel.remote);
-    let hash = text
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, octet| (hash ^ u64::from(octet)).wrapping_mul(0x0000_0100_0000_01b3));
-    let octets = hash.to_be_bytes();
+    let octets = stable_hash(&format!("{} {} {}", tunnel.name, tunnel.local, tunnel.remote)).to_be_bytes();
     Mac::new([0x02, octets[3], octets[4], octets[5], octets[6], octets[7]])
+}
+
+/// FNV-1a: stable over versions and machines, which is all that is asked of it.
+fn stable_hash(text: &str) -> u64 {
+    let step = |hash: u64, octet| (hash ^ u64::from(octet)).wrapping_mul(0x0000_0100_0000_01b3);
+    text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, step)
 }

@@ -2,8 +2,10 @@
 //!
 //! Answers come from the control thread, so a client that is slow is cut off rather than waited for.
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -20,7 +22,7 @@ const LONGEST: u64 = 4096;
 const AT_ONCE: usize = 16;
 
 /// What can be asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Question {
     /// Interfaces with mode, queues and counters.
@@ -28,11 +30,24 @@ pub enum Question {
     /// Tunnels with their state and counters.
     Tunnels,
     /// Routes and where they lead.
-    Routes,
+    Routes(RouteQuery),
     /// Neighbours.
     Neighbours,
     /// Where every packet went.
     Drops,
+}
+
+/// Which routes. All of them without any of these.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteQuery {
+    /// Of this VRF.
+    pub vrf: Option<String>,
+    /// Within this prefix, itself included.
+    pub prefix: Option<IpNet>,
+    /// The longest match of this address.
+    pub lookup: Option<IpAddr>,
+    /// Those behind this one: where the answer before ended.
+    pub after: Option<(u16, IpNet)>,
 }
 
 /// The listening end. Removes its socket when dropped.
@@ -119,6 +134,9 @@ pub enum AskError {
         /// Why.
         source: io::Error,
     },
+    /// It cannot answer that.
+    #[error("{0}")]
+    Refused(String),
     /// It answers something else.
     #[error("the gateway's answer is not understood; is it of another version? {0}")]
     Answer(String),
@@ -141,8 +159,31 @@ pub fn ask(path: &Path, question: Question) -> Result<serde_json::Value, AskErro
     let value: serde_json::Value =
         serde_json::from_str(&answer).map_err(|error| AskError::Answer(error.to_string()))?;
     match value.get("error").and_then(serde_json::Value::as_str) {
-        Some(error) => Err(AskError::Answer(error.into())),
+        Some(error) => Err(AskError::Refused(error.into())),
         None => Ok(value),
+    }
+}
+
+/// Asks a running gateway for routes, answer by answer, and puts them together.
+///
+/// # Errors
+///
+/// As [`ask`].
+pub fn ask_routes(path: &Path, mut query: RouteQuery) -> Result<serde_json::Value, AskError> {
+    let mut all = Vec::new();
+    loop {
+        let mut answer = ask(path, Question::Routes(query.clone()))?;
+        if let Some(routes) = answer["routes"].as_array_mut() {
+            all.append(routes);
+        }
+        query.after = serde_json::from_value(answer["next"].take()).unwrap_or(None);
+        if query.after.is_none() {
+            answer["routes"] = all.into();
+            if let Some(answer) = answer.as_object_mut() {
+                answer.remove("next");
+            }
+            return Ok(answer);
+        }
     }
 }
 

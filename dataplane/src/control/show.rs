@@ -1,19 +1,24 @@
 //! What `show` tells: gathered here in the gateway, laid out in tables by the command.
 
 use super::host::{Host, NeighState};
-use super::plan::{Plan, Source, Target};
+use super::plan::{Plan, Target};
 use super::ports::Interfaces;
 use super::resolve::Resolver;
-use super::server::Question;
+use super::rib::Route;
+use super::server::{Question, RouteQuery};
 use super::xdp::{Mode, Xdp};
 use crate::config::{Config, Fallback, TunnelKind};
-use crate::packet::{PortId, TunnelId};
+use crate::packet::{PortId, TunnelId, Vrf};
 use crate::replay::Balance;
 use crate::stats::{Page, PortTotals, Totals, TunnelTotals};
-use crate::tables::{PortKind, Resolution};
+use crate::tables::{BUCKETS, PortKind, Resolution};
+use ipnet::IpNet;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use steering::Verdict;
+
+/// Routes in one answer: a full table must not keep the control loop from its work.
+const PAGE: usize = 4096;
 
 /// Everything that answers come from.
 pub struct View<'a> {
@@ -39,7 +44,7 @@ impl View<'_> {
         match question {
             Question::Interfaces => self.interfaces(),
             Question::Tunnels => self.tunnels(),
-            Question::Routes => self.routes(),
+            Question::Routes(query) => self.routes(&query),
             Question::Neighbours => self.neighbours(),
             Question::Drops => self.drops(),
         }
@@ -107,7 +112,7 @@ impl View<'_> {
         let rows = self.config.tunnels.iter().enumerate().map(|(at, tunnel)| {
             let id = TunnelId(at as u16);
             let TunnelKind::Vxlan { vni, port } = tunnel.kind;
-            let adjacency = self.resolver.adjacencies().find(|(target, _, _)| *target == Target::Bridged(id));
+            let adjacency = self.resolver.adjacencies(self.plan).find(|(target, _, _)| *target == Target::Bridged(id));
             json!({
                 "name": tunnel.name,
                 "type": "vxlan",
@@ -127,24 +132,76 @@ impl View<'_> {
         json!({ "tunnels": rows.collect::<Vec<_>>() })
     }
 
-    fn routes(&self) -> Value {
-        let states: std::collections::BTreeMap<Target, Resolution> =
-            self.resolver.adjacencies().map(|(target, _, resolution)| (target, resolution)).collect();
-        let rows = self.plan.routes.iter().map(|(&(vrf, prefix), route)| {
-            json!({
-                "vrf": self.vrf(vrf.index()),
-                "prefix": prefix,
-                "source": match route.source {
-                    Source::Address => "address",
-                    Source::Static => "static",
-                    Source::Connected => "connected",
-                    Source::Kernel(_) => "kernel",
-                },
-                "via": self.target(route.target),
-                "state": states.get(&route.target).map_or("none", |resolution| state(*resolution)),
-            })
+    /// One page of routes, what there are in all, and what they take.
+    fn routes(&self, query: &RouteQuery) -> Value {
+        let vrfs = self.config.vrfs.iter().enumerate().map(|(at, vrf)| (Vrf(at as u16), vrf.name.as_str()));
+        let asked = |name: &str| query.vrf.as_ref().is_none_or(|vrf| vrf == name);
+        let vrfs: Vec<_> = vrfs.filter(|(_, name)| asked(name)).collect();
+        if vrfs.is_empty() {
+            let known: Vec<_> = self.config.vrfs.iter().map(|vrf| vrf.name.as_str()).collect();
+            let name = query.vrf.as_deref().unwrap_or_default();
+            return json!({ "error": format!("no VRF {name}: this gateway has {}", known.join(", ")) });
+        }
+        let (mut rows, mut next) = (Vec::new(), None);
+        for &(vrf, name) in &vrfs {
+            if let Some(address) = query.lookup {
+                let found = self.plan.rib.lookup(vrf, address);
+                rows.extend(found.map(|(prefix, route)| self.route(name, prefix, route)));
+                continue;
+            }
+            let after = match &query.after {
+                Some((at, _)) if usize::from(*at) > vrf.index() => continue,
+                Some((at, prefix)) if usize::from(*at) == vrf.index() => Some(*prefix),
+                _ => None,
+            };
+            for (prefix, route) in self.plan.rib.after(vrf, after, query.prefix) {
+                if rows.len() == PAGE {
+                    break;
+                }
+                next = Some((vrf.0, prefix));
+                rows.push(self.route(name, prefix, route));
+            }
+        }
+        let counts = self.config.vrfs.iter().enumerate().map(|(at, vrf)| {
+            let vrf_id = Vrf(at as u16);
+            json!({ "vrf": vrf.name, "routes": self.plan.rib.len(vrf_id) })
         });
-        json!({ "routes": rows.collect::<Vec<_>>() })
+        let [v4, v6] = self.resolver.usage().map(
+            |usage| json!({ "prefixes": usage.prefixes, "bytes": usage.used_bytes, "limit_bytes": usage.limit_bytes }),
+        );
+        json!({
+            "next": next.filter(|_| rows.len() == PAGE),
+            "routes": rows,
+            "counts": counts.collect::<Vec<_>>(),
+            "fib": { "ipv4": v4, "ipv6": v6, "next_hops": self.plan.rib.ways().count() },
+        })
+    }
+
+    fn route(&self, vrf: &str, prefix: IpNet, route: Route) -> Value {
+        let way = self.plan.rib.way(route.way);
+        let (resolution, shares) = self.resolver.way(route.way);
+        let targets = self.plan.targets(way);
+        let names: Vec<String> = way.targets().map(|(target, _)| self.target(target)).collect();
+        let mut row = json!({
+            "vrf": vrf,
+            "prefix": prefix,
+            "source": route.source.name(),
+            "via": names.join(" | "),
+            "state": state(resolution),
+        });
+        if targets.len() > 1 {
+            let shares = shares.into_iter().chain(std::iter::repeat(0));
+            let members = targets.iter().zip(shares).map(|((target, weight), buckets)| {
+                json!({
+                    "via": self.target(*target),
+                    "weight": weight,
+                    "up": self.plan.is_up(*target),
+                    "share": buckets as f64 / BUCKETS as f64,
+                })
+            });
+            row["members"] = members.collect();
+        }
+        row
     }
 
     fn target(&self, target: Target) -> String {
@@ -160,6 +217,7 @@ impl View<'_> {
             Target::Neighbour(id, address) => format!("{address} on {}", port(id)),
             Target::Tunnel(id) | Target::TunnelOnLink(id) | Target::Bridged(id) => format!("tunnel {}", tunnel(id)),
             Target::TunnelNeighbour(id, address) => format!("{address} in tunnel {}", tunnel(id)),
+            Target::Via(_, address) | Target::Leak(_, address) => address.to_string(),
         }
     }
 
@@ -212,5 +270,6 @@ const fn state(resolution: Resolution) -> &'static str {
         Resolution::Blackhole => "blackhole",
         Resolution::Unreachable => "unreachable",
         Resolution::Prohibited => "prohibited",
+        Resolution::Group => "shared",
     }
 }

@@ -1,6 +1,7 @@
 //! The worker threads: who owns which queue, the rings between them, and how control talks to them.
 
 use super::plan::Plan;
+use super::resolve::Resolver;
 use crate::config::{Config, Workers};
 use crate::io::Outlets;
 use crate::packet::{AdjacencyId, Packet, PortId, Stock};
@@ -124,7 +125,7 @@ impl Team {
             let (commands, mut orders) = rtrb::RingBuffer::new(COMMANDS);
             let (wishes, wanted) = rtrb::RingBuffer::new(WANTED);
             let wake = Arc::new(Wake::new()?);
-            let tally = Tally::new(ports, config.tunnels.len(), usize::from(lpm::Value::MAX) + 1);
+            let tally = Tally::new(ports, config.tunnels.len(), Resolver::MOST);
             let page = tally.page();
             let wanted_by_slow = Wanted::new(wishes, Arc::clone(control));
             let slow = Slow::new(Limiter::new(errors), (*outlets).clone(), wanted_by_slow);

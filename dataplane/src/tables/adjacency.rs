@@ -1,8 +1,10 @@
 //! Where routes lead: the small part that stages before the queue touch, and the headers put on after it.
 
+use super::Group;
 use crate::hash::QuickMap;
 use crate::packet::{AdjacencyId, PortId, TunnelId};
 use std::net::IpAddr;
+use std::sync::Arc;
 use wire::Rewrite;
 
 /// How far an adjacency is resolved.
@@ -20,6 +22,8 @@ pub enum Resolution {
     Local,
     /// A device that is not ours: the kernel forwards it.
     Kernel,
+    /// Several next hops: see the group of that id.
+    Group,
     /// No route.
     None,
     /// Dropped in silence.
@@ -69,6 +73,8 @@ impl Adjacency {
 pub struct Adjacencies {
     small: Vec<Adjacency>,
     rewrites: Vec<Rewrite>,
+    /// By adjacency, of those that are groups.
+    groups: Vec<Option<Arc<Group>>>,
     /// Neighbours of on-link adjacencies.
     neighbours: QuickMap<(AdjacencyId, IpAddr), AdjacencyId>,
 }
@@ -85,6 +91,7 @@ impl Adjacencies {
         Self {
             small: vec![Adjacency::of(Resolution::None)],
             rewrites: vec![Rewrite::empty()],
+            groups: Vec::new(),
             neighbours: QuickMap::default(),
         }
     }
@@ -101,6 +108,23 @@ impl Adjacencies {
         rewrite.mtu = adjacency.mtu;
         self.small[at] = adjacency;
         self.rewrites[at] = rewrite;
+    }
+
+    /// Puts a group at `id`.
+    pub fn set_group(&mut self, id: AdjacencyId, group: Arc<Group>) {
+        self.set(id, Adjacency::of(Resolution::Group), Rewrite::empty());
+        let needed = self.groups.len().max(id.index() + 1);
+        self.groups.resize(needed, None);
+        self.groups[id.index()] = Some(group);
+    }
+
+    /// The member of a group that a flow takes; "no route" where there is no group.
+    #[inline]
+    pub fn choose(&self, id: AdjacencyId, flow: u32) -> AdjacencyId {
+        match self.groups.get(id.index()) {
+            Some(Some(group)) => group.choose(flow),
+            _ => AdjacencyId::NONE,
+        }
     }
 
     /// Says which adjacency is the neighbour `address` of the link that `on_link` leads to.

@@ -40,6 +40,14 @@ impl Changes {
     pub fn is_empty(&self) -> bool {
         self.links.is_empty() && self.addresses.is_empty() && self.neighbours.is_empty() && self.routes.is_empty()
     }
+
+    /// Adds what changed since.
+    pub fn extend(&mut self, more: Self) {
+        self.links.extend(more.links);
+        self.addresses.extend(more.addresses);
+        self.neighbours.extend(more.neighbours);
+        self.routes.extend(more.routes);
+    }
 }
 
 /// A live copy of the links, addresses, neighbours and routes of one network namespace: the
