@@ -1,5 +1,6 @@
 //! Frames made and read with etherparse: another opinion on every header and checksum.
 
+use crate::pcap::Frame;
 use etherparse::{
     Icmpv4Slice, Icmpv6Slice, IpSlice, Ipv4Slice, Ipv6Slice, LinkExtSlice, NetSlice, SlicedPacket, TcpSlice,
     TransportSlice, UdpSlice, checksum,
@@ -51,6 +52,22 @@ pub struct Ip {
     pub icmp: Option<(u8, u8)>,
     /// VNI and inner frame of VXLAN.
     pub vxlan: Option<(u32, Box<Decoded>)>,
+}
+
+/// Frames of a capture of the underlay whose outermost addresses are those of what belongs into a tunnel.
+pub fn in_clear(frames: &[Frame], tenant: &[IpAddr]) -> Vec<String> {
+    let leaked = |frame: &Frame| {
+        let ip = decode(&frame.octets).ok()?.ip?;
+        let inner = tenant.contains(&ip.source) || tenant.contains(&ip.destination);
+        inner.then(|| format!("{} > {}", ip.source, ip.destination))
+    };
+    frames.iter().filter_map(leaked).collect()
+}
+
+/// Whether a capture has seen a tunnel.
+pub fn has_vxlan(frames: &[Frame]) -> bool {
+    let is_vxlan = |frame: &Frame| Some(decode(&frame.octets).ok()?.ip?.vxlan.is_some());
+    frames.iter().any(|frame| is_vxlan(frame) == Some(true))
 }
 
 impl Decoded {

@@ -5,6 +5,7 @@ use crate::program::{Outcome, Program};
 use crate::until::until;
 use rustix::process::Signal;
 use serde_json::Value;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -61,6 +62,7 @@ pub fn penstock(arguments: &[&str]) -> Outcome {
 #[derive(Debug)]
 pub struct Penstock {
     host: Host,
+    launcher: Vec<OsString>,
     program: Program,
     config: PathBuf,
     control: PathBuf,
@@ -74,13 +76,23 @@ impl Penstock {
     /// If it ends instead.
     #[track_caller]
     pub fn start(host: &Host, config: &str) -> Self {
+        Self::start_by(vec![binary().into()], host, config)
+    }
+
+    /// The same by a command line that ends in a binary of Penstock, and becomes it.
+    ///
+    /// # Panics
+    ///
+    /// If it ends instead.
+    #[track_caller]
+    pub fn start_by(launcher: Vec<OsString>, host: &Host, config: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("gateway-{}", NEXT.fetch_add(1, Relaxed));
         let path = host.folder().join(format!("{name}.toml"));
         let control = host.folder().join(format!("{name}.sock"));
         std::fs::write(&path, with_control(config, &control)).expect("the lab's folder is ours");
-        let program = run(host, &path);
-        let mut gateway = Self { host: host.clone(), program, config: path, control };
+        let program = run(&launcher, host, &path);
+        let mut gateway = Self { host: host.clone(), launcher, program, config: path, control };
         gateway.program.await_message("ready");
         gateway
     }
@@ -93,7 +105,7 @@ impl Penstock {
     #[track_caller]
     pub fn restart(&mut self) {
         assert!(!self.program.is_running(), "it was not stopped");
-        self.program = run(&self.host, &self.config);
+        self.program = run(&self.launcher, &self.host, &self.config);
         self.program.await_message("ready");
     }
 
@@ -112,6 +124,16 @@ impl Penstock {
     #[track_caller]
     pub fn kill9(&mut self) {
         self.program.end(Signal::KILL);
+    }
+
+    /// Its process number.
+    pub fn id(&self) -> u32 {
+        self.program.id()
+    }
+
+    /// Its control socket.
+    pub fn control(&self) -> &Path {
+        &self.control
     }
 
     /// What it has logged.
@@ -160,9 +182,10 @@ impl Penstock {
     }
 }
 
-fn run(host: &Host, config: &Path) -> Program {
-    let mut command = Command::new(binary());
-    command.arg("run").arg(config);
+fn run(launcher: &[OsString], host: &Host, config: &Path) -> Program {
+    let (program, arguments) = launcher.split_first().expect("a launcher has a first word");
+    let mut command = Command::new(program);
+    command.args(arguments).arg("run").arg(config);
     host.start_command(command)
 }
 

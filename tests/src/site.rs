@@ -251,4 +251,9 @@ via = [{{ next_hop = "2001:db8:f::fe", interface = "wan0" }}]
     pub fn clients(&self) -> [IpAddr; 2] {
         CLIENT.map(|address| address.parse().expect("an address"))
     }
+
+    /// Addresses whose packets belong into the tunnel.
+    pub fn tenant(&self) -> Vec<IpAddr> {
+        self.clients().into_iter().chain(self.servers()).collect()
+    }
 }

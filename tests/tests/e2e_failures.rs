@@ -1,12 +1,10 @@
 //! What happens when something goes away, comes back, or changes without a word.
 #![forbid(unsafe_code)]
 
-use integration::frames::decode;
-use integration::pcap::Frame;
+use integration::frames::{has_vxlan, in_clear};
 use integration::site::{PATIENCE, Plan, SERVER};
 use integration::traffic::transfer;
 use integration::{Penstock, Site, require, until};
-use std::net::IpAddr;
 use std::time::Duration;
 
 /// Longer than a neighbour's silent move may go unnoticed.
@@ -14,22 +12,6 @@ const HEALS: Duration = Duration::from_secs(30);
 
 fn tunnel_works(site: &Site) -> bool {
     site.client.pings(SERVER[0], 56, "")
-}
-
-/// Frames of a capture of the underlay whose outermost addresses are those of what belongs into the tunnel.
-fn in_clear(site: &Site, frames: &[Frame]) -> Vec<String> {
-    let tenant: Vec<IpAddr> = site.clients().into_iter().chain(site.servers()).collect();
-    let leaked = |frame: &Frame| {
-        let ip = decode(&frame.octets).ok()?.ip?;
-        let inner = tenant.contains(&ip.source) || tenant.contains(&ip.destination);
-        inner.then(|| format!("{} > {}", ip.source, ip.destination))
-    };
-    frames.iter().filter_map(leaked).collect()
-}
-
-fn has_vxlan(frames: &[Frame]) -> bool {
-    let is_vxlan = |frame: &Frame| Some(decode(&frame.octets).ok()?.ip?.vxlan.is_some());
-    frames.iter().any(|frame| is_vxlan(frame) == Some(true))
 }
 
 #[test]
@@ -49,7 +31,7 @@ fn a_killed_gateway_leaves_the_kernel_forwarding_and_nothing_of_the_tunnel_in_cl
     assert!(!site.server.pings("198.18.1.10", 56, ""), "nor does the way back work");
     let frames = capture.stop();
     assert!(has_vxlan(&frames), "the capture has seen the tunnel while it worked");
-    assert_eq!(in_clear(&site, &frames), [""; 0]);
+    assert_eq!(in_clear(&frames, &site.tenant()), [""; 0]);
 
     gateway.restart();
     let took = until("a restarted gateway takes over", PATIENCE, || tunnel_works(&site));

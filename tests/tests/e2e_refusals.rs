@@ -72,20 +72,24 @@ fn a_lack_of_privilege_is_named() {
     assert!(!host.run("ip -d link show lan0").contains("xdp"), "nothing is left behind");
 }
 
+/// By its control socket, and if that is another, by what only one can have.
 #[test]
-fn a_second_gateway_on_the_same_interface_is_refused_and_the_first_goes_on() {
+fn a_second_gateway_is_refused_and_the_first_goes_on() {
     require!();
     let site = Site::new("second", Plan::default());
     let gateway = site.start();
-    let path = write(
-        &site.lab,
-        &site
-            .config()
-            .replacen("[gateway]", "[gateway]\ncontrol = \"CONTROL\"", 1)
-            .replace("CONTROL", &site.lab.folder().join("second.sock").display().to_string()),
-    );
-    let outcome = site.gateway.start(&format!("{} run {path}", binary().display())).outcome();
-    assert_one_sentence(&outcome, 1, &[]);
+    let with_control = |path: &Path| {
+        let control = format!("[gateway]\ncontrol = {:?}", path.display().to_string());
+        write(&site.lab, &site.config().replacen("[gateway]", &control, 1))
+    };
+    let start = |path: &str| site.gateway.start(&format!("{} run {path}", binary().display())).outcome();
+
+    let outcome = start(&with_control(gateway.control()));
+    assert_one_sentence(&outcome, 1, &[&gateway.control().display().to_string(), "another gateway is running"]);
+    let outcome = start(&with_control(&site.lab.folder().join("second.sock")));
+    assert_one_sentence(&outcome, 1, &[TUNNEL, "in use by another program", "Penstock running already"]);
+    assert!(!site.lab.folder().join("second.sock").exists());
+
     assert!(site.client.pings(SERVER[0], 56, ""));
     gateway.assert_balance();
 }

@@ -15,7 +15,7 @@ use super::resolve::{ResolveError, Resolver, tunnel_mac};
 use super::server::Server;
 use super::workers::{self, Equipment, Queues, Team};
 use super::xdp::{Xdp, XdpError};
-use crate::config::Config;
+use crate::config::{Config, Fallback};
 use crate::io::{Outlet, Outlets, Port, Tap};
 use crate::packet::{PortId, TunnelId, Vrf};
 use crate::tables::{Published, Tables};
@@ -35,6 +35,12 @@ use xsk::{ChunkSize, Umem};
 const CHUNKS_PER_SOCKET: usize = 3 * 4096;
 /// Chunks beside those, for each worker: its pool, its batch, what waits.
 const CHUNKS_PER_WORKER: usize = 8192;
+/// What the start cannot do without.
+const NEEDED: [Capability; 4] = [Capability::NetAdmin, Capability::NetRaw, Capability::Bpf, Capability::Perfmon];
+/// What is kept for an interface that is made again, a route or a neighbour that changes, and the end. CAP_PERFMON is
+/// for loading the XDP program, which is done once. CAP_IPC_LOCK is, where the limit of locked memory is low, for
+/// registering packet memory again when the last socket that shared it has gone with its interface.
+const KEPT: [Capability; 4] = [Capability::NetAdmin, Capability::NetRaw, Capability::Bpf, Capability::IpcLock];
 /// How long changes are gathered before they are acted on.
 const GATHER: Duration = Duration::from_millis(5);
 /// Routes that change in one go at most, so that a storm of them is followed while it lasts.
@@ -47,9 +53,13 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Why a gateway does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
-    /// A privilege is missing.
-    #[error("penstock run needs {}: run it as root, or grant it (AmbientCapabilities= in a systemd unit)", .0.name())]
-    Privilege(Capability),
+    /// Privileges are missing.
+    #[error(
+        "`penstock run` needs {}, and lacks {}: run it as root, or grant them (AmbientCapabilities= in a systemd unit, \
+         or setcap(8))",
+        names(&NEEDED), names(.0)
+    )]
+    Privilege(Vec<Capability>),
     /// An interface cannot be used.
     #[error(transparent)]
     Port(#[from] PortError),
@@ -138,10 +148,9 @@ impl Gateway {
     ///
     /// In one sentence, what is missing and how to mend it. Nothing is left behind in the host.
     pub fn start(config: Config) -> Result<Self, GatewayError> {
-        for capability in [Capability::NetAdmin, Capability::NetRaw, Capability::Bpf] {
-            if !sys::caps::has(capability) {
-                return Err(GatewayError::Privilege(capability));
-            }
+        let lacking: Vec<_> = NEEDED.into_iter().filter(|capability| !sys::caps::has(*capability)).collect();
+        if !lacking.is_empty() {
+            return Err(GatewayError::Privilege(lacking));
         }
         let mut log = Log::default();
         for warning in &config.warnings {
@@ -153,7 +162,6 @@ impl Gateway {
         let server = open_server(&config)?;
         let system = |what| move |source| GatewayError::System { what, source };
         let bell = Arc::new(Wake::new().map_err(system("making an event descriptor"))?);
-        let devices = make_devices(&config, mirror.host(), &mut commander)?;
         let queues = all_queues(&config, mirror.host());
         let cpus = sys::affinity::available().map_or(1, |cpus| cpus.len());
         let cpus = workers::count(&config.gateway.workers, queues.values().copied(), cpus);
@@ -162,8 +170,16 @@ impl Gateway {
         let umem = Umem::new(chunks, ChunkSize::Octets2048)?;
         let resolver = Resolver::new()?;
         let instance = config.gateway.control.file_stem().map(|stem| stem.to_string_lossy().replace('.', "-"));
-        let xdp = Xdp::load(instance.as_deref().unwrap_or("control"))?;
-        let team = Team::start(
+        let mut xdp = Xdp::load(instance.as_deref().unwrap_or("control"))?;
+        if config.interfaces.iter().any(|interface| interface.fallback == Fallback::Drop) {
+            xdp.prepare()?;
+        }
+        // Before any interface is taken: so what works at the start works when one is made again. The workers are
+        // started by this thread and give up the rest.
+        sys::caps::keep_only(&KEPT).map_err(system("giving up privileges"))?;
+        // The first thing of the host that is changed.
+        let devices = make_devices(&config, mirror.host(), &mut commander)?;
+        let team = match Team::start(
             &cpus,
             &Equipment {
                 config: &config,
@@ -173,8 +189,13 @@ impl Gateway {
                 outlets: &outlets(&config, &devices),
                 control: &bell,
             },
-        )
-        .map_err(system("starting the workers"))?;
+        ) {
+            Ok(team) => team,
+            Err(error) => {
+                remove(devices);
+                return Err(system("starting the workers")(error));
+            }
+        };
         let mut gateway = Self {
             plan: Plan::default(),
             interfaces: Interfaces::new(umem),
@@ -421,13 +442,13 @@ impl Gateway {
             Ok(done) => done.failed.iter().for_each(|(_, error)| tell(error)),
             Err(error) => tell(&error),
         }
-        for device in devices.into_values() {
-            if let Err(error) = device.remove() {
-                tell(&error);
-            }
-        }
+        remove(devices);
         interfaces.restore().iter().for_each(|error| tell(error));
     }
+}
+
+fn names(capabilities: &[Capability]) -> String {
+    capabilities.iter().map(|capability| capability.name()).collect::<Vec<_>>().join(", ")
 }
 
 fn open_server(config: &Config) -> Result<Server, GatewayError> {
@@ -467,15 +488,21 @@ fn make_devices(
                 devices.insert(port, device);
             }
             Err(error) => {
-                for device in devices.into_values() {
-                    // Made a moment ago, and nothing was changed by it yet.
-                    let _removed = Device::remove(device);
-                }
+                remove(devices);
                 return Err(error.into());
             }
         }
     }
     Ok(devices)
+}
+
+/// Errors are told: nobody can do more about them.
+fn remove(devices: BTreeMap<PortId, Device>) {
+    for device in devices.into_values() {
+        if let Err(error) = device.remove() {
+            eprintln!("stopping: {error}");
+        }
+    }
 }
 
 fn spec(tunnel: &crate::config::Tunnel, mtu: u16) -> Spec {

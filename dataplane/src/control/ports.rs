@@ -82,6 +82,9 @@ pub struct Attached {
     pub queues: Queues,
     /// Frames of several chunks.
     pub multi_buffer: bool,
+    /// The other end may be a kernel that hands over frames beyond the MTU, to be cut later. In the driver, attaching
+    /// ends that; in generic mode they come, and no socket takes them.
+    pub beyond_mtu: bool,
     /// The XDP program stays when the process dies.
     pub outlives: bool,
     /// Offloads that were turned off.
@@ -108,7 +111,8 @@ pub struct Fate<'a> {
 
 impl fmt::Display for Fate<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Attached { xdp, zero_copy, why_copy, queues, multi_buffer, outlives, turned_off, .. } = self.attached;
+        let Attached { xdp, zero_copy, why_copy, queues, multi_buffer, beyond_mtu, outlives, turned_off, .. } =
+            self.attached;
         let place = match xdp {
             XdpMode::Native => "XDP in the driver",
             XdpMode::Generic => "generic XDP",
@@ -124,6 +128,9 @@ impl fmt::Display for Fate<'_> {
         }
         for offload in turned_off {
             write!(f, "; {offload} is off until the end")?;
+        }
+        if *beyond_mtu {
+            f.write_str("; TCP needs `ethtool -K PEER tso off` at its other end")?;
         }
         f.write_str(match (self.fallback, outlives) {
             (Fallback::Kernel, _) => "; if Penstock dies, the kernel forwards by its own routes",
@@ -271,6 +278,7 @@ impl Interfaces {
             why_copy,
             queues,
             multi_buffer,
+            beyond_mtu: mode == XdpMode::Generic && matches!(link.kind.as_deref(), Some("veth" | "netkit")),
             outlives: attached.outlives,
             turned_off,
         };

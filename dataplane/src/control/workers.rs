@@ -14,8 +14,8 @@ use crate::worker::{Command, Lane, Outbound, Worker};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use sys::Wake;
 use xsk::Umem;
@@ -95,7 +95,7 @@ pub struct Equipment<'a> {
 }
 
 impl Team {
-    /// Starts the threads. They have no ports yet.
+    /// Starts the threads. They have no ports yet, and no privilege any more.
     ///
     /// # Errors
     ///
@@ -120,6 +120,7 @@ impl Team {
             }
         }
         let mut team = Self { handles: Vec::new(), stop };
+        let (ready, started) = mpsc::channel();
         let errors = (config.gateway.icmp_errors_pps as usize).div_ceil(count) as u32;
         for (at, (outbound, inbound)) in outbound.into_iter().zip(inbound).enumerate() {
             let (commands, mut orders) = rtrb::RingBuffer::new(COMMANDS);
@@ -134,17 +135,27 @@ impl Team {
             let mut worker = Worker::new(stock, pipeline, slow, tables.reader());
             outbound.into_iter().for_each(|outbound| worker.cross_to(outbound));
             inbound.into_iter().for_each(|ring| worker.cross_from(ring));
-            let (stop, bell, cpu) = (Arc::clone(&team.stop), Arc::clone(&wake), cpus[at]);
+            let (stop, bell, cpu, ready) = (Arc::clone(&team.stop), Arc::clone(&wake), cpus[at], ready.clone());
             let thread = std::thread::Builder::new().name(format!("worker-{at}")).spawn(move || {
                 if let Some(cpu) = cpu
                     && let Err(error) = sys::affinity::pin_current_thread(cpu)
                 {
                     eprintln!("worker {at}: cannot stay on CPU {cpu}: {error}");
                 }
-                worker.run(&mut orders, &bell, &stop);
+                // A worker reads and writes what control has opened, and parses what strangers send.
+                let given_up = sys::caps::keep_only(&[]);
+                let starts = given_up.is_ok();
+                // Nobody listens when another thread could not be made: then this one is of no use either.
+                if ready.send(given_up).is_ok() && starts {
+                    drop(ready);
+                    worker.run(&mut orders, &bell, &stop);
+                }
             })?;
             team.handles.push(Handle { thread: Some(thread), commands, wanted, wake, page });
         }
+        drop(ready);
+        // Ends when every thread has told.
+        started.into_iter().collect::<io::Result<()>>()?;
         Ok(team)
     }
 

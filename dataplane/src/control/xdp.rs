@@ -226,6 +226,12 @@ impl Xdp {
         Ok(Self { ebpf, maps, links: BTreeMap::new(), pins: Pins::new(bpffs, instance) })
     }
 
+    /// Mounts bpffs where it is missing, so that a link can be left behind. That takes a privilege that
+    /// [`Self::attach`] does without from then on.
+    pub fn prepare(&mut self) -> Result<(), XdpError> {
+        self.pins.prepare()
+    }
+
     /// Makes the maps say what the tables say.
     ///
     /// Interfaces come last and go last, and what a prefix leaves to the workers is there before a wider one that is
@@ -272,6 +278,7 @@ impl Xdp {
     pub fn attach(&mut self, device: Device<'_>) -> Result<Attached, XdpError> {
         if device.outlives {
             self.pins.prepare()?;
+            self.pins.make_folder()?;
         }
         let path = self.pins.file(device.index, device.mode);
         let mut replaced = false;
@@ -298,7 +305,7 @@ impl Xdp {
             self.pins.remove(device.index)?;
         }
         self.links.insert(device.index, held);
-        Ok(Attached { replaced, outlives: device.outlives && self.pins.outlive() })
+        Ok(Attached { replaced, outlives: device.outlives && self.pins.outlive })
     }
 
     /// Takes the program off a device; without one, nothing happens.
@@ -634,8 +641,8 @@ fn sized<const N: usize>(octets: &[u8]) -> [u8; N] {
 struct Pins {
     bpffs: PathBuf,
     folder: PathBuf,
-    /// We had to mount bpffs ourselves, in a mount namespace that may be ours alone.
-    mounted: bool,
+    /// What is pinned stays when this process is gone.
+    outlive: bool,
 }
 
 impl Pins {
@@ -644,7 +651,7 @@ impl Pins {
         let namespace = fs::read_link("/proc/thread-self/ns/net").unwrap_or_default();
         let number: String = namespace.to_string_lossy().chars().filter(char::is_ascii_digit).collect();
         let folder = bpffs.join("penstock").join(instance).join(number);
-        Self { bpffs: bpffs.into(), folder, mounted: false }
+        Self { bpffs: bpffs.into(), folder, outlive: true }
     }
 
     /// No dots in the name: bpffs refuses them.
@@ -653,23 +660,22 @@ impl Pins {
         self.folder.join(format!("{mode}_{device}"))
     }
 
-    /// Sees to it that the folder exists, on a BPF file system.
+    /// Sees to it that there is a BPF file system.
     fn prepare(&mut self) -> Result<(), XdpError> {
-        let error = |source: io::Error| XdpError::Bpffs { path: self.bpffs.clone(), source };
         if !is_bpffs(&self.bpffs) {
             rustix::mount::mount("bpf", &self.bpffs, "bpf", rustix::mount::MountFlags::empty(), None)
-                .map_err(|e| error(e.into()))?;
-            self.mounted = true;
+                .map_err(|e| XdpError::Bpffs { path: self.bpffs.clone(), source: e.into() })?;
+            // A mount of our own, in a namespace that our parent does not share, ends with us. Asked now, since to look
+            // at a process that may more than we do is not allowed.
+            let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
+            let parent = rustix::process::getppid().and_then(|parent| namespace(&parent.as_raw_nonzero().to_string()));
+            self.outlive = parent.is_some() && parent == namespace("thread-self");
         }
-        fs::create_dir_all(&self.folder).map_err(error)
+        Ok(())
     }
 
-    /// Whether what is pinned stays when this process is gone: not in a mount of our own in a namespace that our
-    /// parent does not share, for that ends with us.
-    fn outlive(&self) -> bool {
-        let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
-        let parent = rustix::process::getppid().and_then(|parent| namespace(&parent.as_raw_nonzero().to_string()));
-        !self.mounted || parent.is_some() && parent == namespace("thread-self")
+    fn make_folder(&self) -> Result<(), XdpError> {
+        fs::create_dir_all(&self.folder).map_err(|source| XdpError::Pin { path: self.folder.clone(), source })
     }
 
     /// The devices whose links an earlier process of this instance left.
