@@ -120,6 +120,12 @@ impl Simulated {
     /// A frame arrives at an interface, or comes from a tunnel's device, at `now`.
     pub fn receive(&mut self, port: PortId, frame: Vec<u8>, now: Time) {
         self.advance(now);
+        self.put(port, frame);
+        self.settle();
+    }
+
+    /// The same, but it is looked at in the next poll, with others that arrived at the same moment.
+    pub fn put(&mut self, port: PortId, frame: Vec<u8>) {
         let injects = self.worker.lanes.iter().any(|lane| lane.port == port && lane.injects);
         let steered = steer(frame.as_slice(), &self.steering.at(u32::from(port.0) + 1)).verdict;
         if !injects && matches!(steered, Verdict::Pass(_)) {
@@ -131,7 +137,6 @@ impl Simulated {
         if let Some(memory) = self.memory(port) {
             memory.put(frame);
         }
-        self.settle();
     }
 
     /// Time goes on to `now`, stopping wherever something is due.

@@ -157,6 +157,11 @@ impl Slow {
         stock.put(packet);
     }
 
+    /// No port is left: what waits for neighbours leaves.
+    pub fn give_up(&mut self, exits: &mut Exits) {
+        self.hold.release(|packet| exits.push(packet, Exit::Drop(DropReason::PortDown)));
+    }
+
     /// Packets that wait for neighbours.
     pub fn waiting(&self) -> usize {
         self.hold.len()

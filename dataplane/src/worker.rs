@@ -187,14 +187,22 @@ impl Worker {
         for outbound in &mut self.outbound {
             moved += outbound.send(&mut self.pipeline, &mut self.stock);
         }
-        // What settling queues (an answer, a packet whose neighbour was found) is sent in the next round, which is due.
+        // What settling queues (an answer, a packet whose neighbour was found) is sent in the next round, which is due;
+        // so is what its last round sent away.
         let before = self.pipeline.shaper.waiting();
         self.slow.settle(&mut self.pipeline, &mut self.stock, tables, now);
-        moved += self.pipeline.shaper.waiting().saturating_sub(before);
-        let crossing: usize = self.outbound.iter().map(Outbound::waiting).sum();
-        let waiting = self.pipeline.shaper.waiting() + self.slow.waiting() + crossing;
-        self.pipeline.tally.queued(waiting as u64);
+        moved += self.pipeline.shaper.waiting().saturating_sub(before) + self.pipeline.exits.len();
+        self.count_waiting();
         moved
+    }
+
+    /// Everything that has come and not gone: in queues, held for neighbours, on the way to other workers, and sent
+    /// away in the last of settling's rounds.
+    #[inline]
+    fn count_waiting(&mut self) {
+        let crossing: usize = self.outbound.iter().map(Outbound::waiting).sum();
+        let waiting = self.pipeline.shaper.waiting() + self.slow.waiting() + self.pipeline.exits.len() + crossing;
+        self.pipeline.tally.queued(waiting as u64);
     }
 
     /// Does what control asks, and closes ports whose device is gone.
@@ -206,7 +214,8 @@ impl Worker {
         }
     }
 
-    /// Closes lanes. When a port has none left here, what waits for it is dropped.
+    /// Closes lanes. When a port has none left here, what waits for it is dropped; when none is left at all, also what
+    /// waits for neighbours.
     fn close(&mut self, which: impl Fn(&Lane) -> bool, now: Time) {
         let (gone, kept) = mem::take(&mut self.lanes).into_iter().partition::<Vec<_>, _>(which);
         self.lanes = kept;
@@ -216,8 +225,13 @@ impl Worker {
                 self.pipeline.shaper.close(lane.port, &mut self.pipeline.exits);
             }
         }
+        if self.lanes.is_empty() {
+            // Whatever the neighbours answer, nothing leads to them any more.
+            self.slow.give_up(&mut self.pipeline.exits);
+        }
         let tables = self.tables.load();
         self.slow.settle(&mut self.pipeline, &mut self.stock, tables, now);
+        self.count_waiting();
     }
 
     /// Polls until `stop`, then until nothing waits, for at most a second; sleeps when idle. `commands` come from

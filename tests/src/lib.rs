@@ -1,18 +1,21 @@
 //! What the integration tests stand on: a lab of network namespaces ([`lab`], [`site`]), the program under test
-//! ([`penstock`]), traffic that checks itself ([`traffic`]), captures ([`pcap`], [`frames`]) and the golden cases
-//! ([`golden`]).
+//! ([`penstock`]), traffic that checks itself ([`traffic`]), captures ([`pcap`], [`frames`]), the golden cases
+//! ([`golden`]), one gateway in virtual time ([`scene`]), and two with hosts and a network between them ([`sim`]).
 //!
-//! Nothing here knows the inside of Penstock: what it says about a packet comes from the program's output, from
-//! Linux at the far end, or from another decoder.
+//! Only [`scene`] and [`sim`] know the inside of Penstock. Elsewhere, what is said about a packet comes from its output,
+//! from Linux at the far end, or from another decoder.
 #![forbid(unsafe_code)]
 
 pub mod frames;
 pub mod golden;
 pub mod lab;
+mod memory;
 pub mod needs;
 pub mod pcap;
 pub mod penstock;
 pub mod program;
+pub mod scene;
+pub mod sim;
 pub mod site;
 pub mod traffic;
 pub mod until;

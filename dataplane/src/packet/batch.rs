@@ -103,6 +103,12 @@ impl Exits {
         self.0.push((packet, exit));
     }
 
+    /// How many there are.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether there is none.
     #[inline(always)]
     pub fn is_empty(&self) -> bool {

@@ -304,6 +304,36 @@ fn a_port_that_closes_gives_everything_back() {
 }
 
 #[test]
+fn a_worker_without_ports_has_let_everything_go_and_says_so_at_once() {
+    let mut world = World::new();
+    world.worker.lanes[1].sends = false;
+    world.receive(ethernet(&udp_v4(FAR_V4, b"in a queue")));
+    world.receive(ethernet(&udp_v4([10, 34, 0, 1], b"for a neighbour")));
+    assert_eq!(world.totals().queued, 2);
+    world.worker.lanes[1].sends = true;
+    for port in [WAN, TAP, LAN] {
+        let now = world.now;
+        world.worker.obey(Command::Close(port), now);
+        world.assert_balance();
+    }
+    assert_eq!((world.totals().drops[DropReason::PortDown as usize], world.totals().queued), (2, 0));
+}
+
+#[test]
+fn what_left_and_is_not_settled_yet_counts_as_queued() {
+    let mut world = World::new();
+    let frame = world.worker.stock.frames.take().expect("there are some");
+    let packet = world.worker.stock.wrap(frame, LAN, false, world.now);
+    world.worker.pipeline.tally.received(LAN, 1, 0);
+    world.worker.pipeline.exits.push(packet, crate::packet::Exit::Drop(DropReason::NoRoute));
+    world.worker.count_waiting();
+    assert_eq!(world.totals().queued, 1);
+    world.assert_balance();
+    world.poll();
+    assert_eq!((world.only_drop(), world.totals().queued), (Some(DropReason::NoRoute), 0));
+}
+
+#[test]
 fn a_receive_without_frames_is_a_counted_drop() {
     let mut world = World::new();
     let mut others = umem().pool(1, 2 * crate::testing::CHUNKS);

@@ -1,0 +1,223 @@
+//! Every way in which a packet can be dropped, and what provokes it.
+//!
+//! A new [`DropReason`] does not compile until it has its line in [`provoke`].
+#![forbid(unsafe_code)]
+
+use dataplane::control::host::{MirroredRoute, Neigh, NeighState, RouteKey, RouteKind};
+use dataplane::control::offline;
+use dataplane::io::{Outlet, Outlets};
+use dataplane::packet::DropReason::{self, *};
+use dataplane::packet::{PortId, Time};
+use dataplane::worker::Command;
+use etherparse::IpFragOffset;
+use integration::frames::{decode, vxlan};
+use integration::needs::skip;
+use integration::scene::{
+    CHUNKS, CLIENT, LAN, MACS, SERVER, Scene, VNI, WAN, answer4, framed, from_client, from_site_a, inside, ipv4,
+    tagged, udp4, udp6,
+};
+use std::sync::Arc;
+use sys::caps::{Capability, has};
+use sys::tun::{Kind, Tun};
+
+/// The table: a gateway that has just dropped a packet for that reason and for no other. `None` for the one that needs
+/// a device of the kernel, which has a test of its own.
+fn provoke(reason: DropReason) -> Option<Scene> {
+    Some(match reason {
+        Truncated => lan(&udp4(10)[..37]),
+        NotIp => from_tunnel(&[&inside(&answer4())[..12], &[0x12, 0x34], &[0; 46]].concat()),
+        UnknownVlan => unsteered(LAN, tagged(7, &from_client(&udp4(10)))),
+        BadVersion => given(Scene::new(), LAN, with(&from_client(&udp6(10)), 14, 0x50)),
+        BadHeaderLength => lan(&with(&ipv4(SERVER, 20, |_| {}), 0, 0x44)),
+        BadLength => lan(&ipv4(SERVER, 20, |header| header.total_len = 19)),
+        BadChecksum => lan(&spoilt(&ipv4(SERVER, 20, |_| {}), 10)),
+        MartianSource => lan(&ipv4(SERVER, 20, |header| header.source = [127, 0, 0, 1])),
+        MartianDestination => lan(&ipv4([240, 0, 0, 1], 20, |_| {})),
+        TtlExpired => lan(&ipv4(SERVER, 20, |header| header.time_to_live = 1)),
+        NoRoute => lan(&ipv4([198, 18, 99, 1], 20, |_| {})),
+        Blackhole => with_route("\"blackhole\""),
+        Unreachable => with_route("\"unreachable\""),
+        Prohibited => prohibited(),
+        FragmentationNeeded => lan(&ipv4(SERVER, 1480, |header| header.dont_fragment = true)),
+        PacketTooBig => lan(&udp6(1452)),
+        NeighbourUnresolved => failed_neighbour(),
+        HoldFull => seventeen_for_a_stranger(),
+        AdjacencyGone => neighbour_that_went_while_packets_waited(),
+        NoLocalPath => from_tunnel(&framed([0xff; 6], MACS.far, &answer4())),
+        DeviceFull => return None,
+        QueueFull => more_than_a_queue_holds(),
+        NoFrame => given(Scene::with("", 1500, 1, |_| {}), LAN, from_client(&udp4(1700))),
+        TooLong => given(Scene::with("", 65_535, CHUNKS, |_| {}), LAN, from_client(&udp4(40_000))),
+        PortDown => port_that_went(),
+        OuterFragment => wan(from_site_a(&vxlan(VNI, &inside(&answer4())), |header| {
+            (header.dont_fragment, header.fragment_offset) = (false, IpFragOffset::try_new(8).expect("13 bits"));
+        })),
+        TunnelTruncated => wan(from_site_a(&vxlan(VNI, &[])[..7], |_| {})),
+        TunnelChecksum => wan(spoilt(&from_site_a(&vxlan(VNI, &inside(&answer4())), |_| {}), 100)),
+        TunnelHeader => wan(from_site_a(&with(&vxlan(VNI, &inside(&answer4())), 0, 0), |_| {})),
+        UnknownVni => wan(from_site_a(&vxlan(VNI + 9, &inside(&answer4())), |_| {})),
+        NotOurMac => from_tunnel(&framed(MACS.far, MACS.far, &answer4())),
+        SpoofedSource => from_tunnel(&inside(&ipv4(CLIENT, 20, |header| header.source = [198, 18, 66, 1]))),
+        EcnNotCapable => wan(from_site_a(&vxlan(VNI, &inside(&answer4())), |header| {
+            header.ecn = etherparse::IpEcn::try_new(3).expect("2 bits");
+        })),
+    })
+}
+
+/// Each reason is provoked, nothing else happens, and the sender hears what it is owed and no more.
+#[test]
+fn every_reason_to_drop_is_provoked_and_answered_as_it_owes() {
+    for &reason in DropReason::ALL {
+        let Some(mut scene) = provoke(reason) else { continue };
+        let answers: Vec<_> = std::iter::from_fn(|| scene.sent(LAN)).collect();
+        let totals = scene.drops_only_for(reason);
+        let count = totals.drops[reason as usize];
+        assert_eq!(count, 1, "{reason:?}: {totals:?}");
+        let heard: Vec<_> = answers.iter().map(|frame| kind_of_error(frame)).collect();
+        assert_eq!(heard, owed(reason).into_iter().collect::<Vec<_>>(), "{reason:?}");
+        assert_eq!((totals.originated, totals.icmp_suppressed), (heard.len() as u64, 0), "{reason:?}");
+    }
+}
+
+/// The one reason that only a device of the kernel knows.
+#[test]
+fn a_device_that_takes_nothing_is_a_reason_too() {
+    if !has(Capability::NetAdmin) {
+        return skip(Capability::NetAdmin.name());
+    }
+    sys::netns::in_new(|| {
+        // Not switched on: the kernel refuses what is written to it.
+        let device = Tun::open("down0", Kind::Tun).expect("a name that is free in a new namespace");
+        let mut outlets = Outlets::none();
+        outlets.set_host(Outlet::Device(Arc::new(device)));
+        let mut scene = Scene::new();
+        scene.gateway.worker.obey(Command::Outlets(outlets), Time(0));
+        // XDP would have passed it: what is for the host comes this way only out of a tunnel.
+        scene.receive(
+            WAN,
+            from_site_a(&vxlan(VNI, &inside(&ipv4([198, 18, 1, 1], 20, |header| header.source = SERVER))), |_| {}),
+        );
+        assert_eq!(scene.drops_only_for(DeviceFull).drops[DeviceFull as usize], 1);
+    })
+    .expect("a namespace can be made with CAP_NET_ADMIN");
+}
+
+/// Type and code of the ICMP error in a frame.
+fn kind_of_error(frame: &[u8]) -> (u8, u8) {
+    let ip = decode(frame).expect("what a gateway makes is right").ip.expect("IP");
+    ip.icmp.expect("ICMP")
+}
+
+/// What the sender of a packet that is dropped hears (RFC 792, 1812 §5.2.7, 4443): type and code.
+const fn owed(reason: DropReason) -> Option<(u8, u8)> {
+    match reason {
+        TtlExpired => Some((11, 0)),
+        NoRoute | Unreachable => Some((3, 0)),
+        NeighbourUnresolved => Some((3, 1)),
+        FragmentationNeeded => Some((3, 4)),
+        Prohibited => Some((3, 13)),
+        // The packet of the table is IPv6.
+        PacketTooBig => Some((2, 0)),
+        _ => None,
+    }
+}
+
+fn given(mut scene: Scene, port: PortId, frame: Vec<u8>) -> Scene {
+    scene.receive(port, frame);
+    scene
+}
+
+/// The client sends a packet.
+fn lan(packet: &[u8]) -> Scene {
+    given(Scene::new(), LAN, from_client(packet))
+}
+
+/// The router sends a frame.
+fn wan(frame: Vec<u8>) -> Scene {
+    given(Scene::new(), WAN, frame)
+}
+
+/// Site a sends a frame through its tunnel.
+fn from_tunnel(frame: &[u8]) -> Scene {
+    wan(from_site_a(&vxlan(VNI, frame), |_| {}))
+}
+
+/// XDP let a frame through by older tables than the worker's.
+fn unsteered(port: PortId, frame: Vec<u8>) -> Scene {
+    let mut scene = Scene::new();
+    scene.receive_unsteered(port, frame);
+    scene
+}
+
+/// The octets with one changed.
+fn with(octets: &[u8], at: usize, value: u8) -> Vec<u8> {
+    let mut octets = octets.to_vec();
+    octets[at] = value;
+    octets
+}
+
+/// The octets with one that is wrong.
+fn spoilt(octets: &[u8], at: usize) -> Vec<u8> {
+    with(octets, at, octets[at] ^ 1)
+}
+
+fn with_route(via: &str) -> Scene {
+    let more = format!("[[route]]\nprefix = \"198.18.7.0/24\"\nvia = [{via}]\n");
+    given(Scene::with(&more, 1500, CHUNKS, |_| {}), LAN, from_client(&ipv4([198, 18, 7, 1], 20, |_| {})))
+}
+
+/// The file has no such route; the kernel has.
+fn prohibited() -> Scene {
+    let scene = Scene::with("", 1500, CHUNKS, |host| {
+        let prefix = "198.18.7.0/24".parse().expect("a prefix");
+        let key = RouteKey { table: 254, prefix, tos: 0, metric: 0 };
+        let route = MirroredRoute { protocol: 4, kind: RouteKind::Prohibit, next_hops: Vec::new(), prefsrc: None };
+        host.routes.insert(key, route);
+    });
+    given(scene, LAN, from_client(&ipv4([198, 18, 7, 1], 20, |_| {})))
+}
+
+const STRANGER: [u8; 4] = [198, 18, 1, 77];
+
+fn failed_neighbour() -> Scene {
+    let scene = Scene::with("", 1500, CHUNKS, |host| {
+        let (lan, _) = host.link_by_name("lan0").expect("it is in the file");
+        host.neighbours.insert((lan, STRANGER.into()), Neigh { mac: None, state: NeighState::Failed });
+    });
+    given(scene, LAN, from_client(&ipv4(STRANGER, 20, |_| {})))
+}
+
+fn seventeen_for_a_stranger() -> Scene {
+    (0..17).fold(Scene::new(), |scene, _| given(scene, LAN, from_client(&ipv4(STRANGER, 20, |_| {}))))
+}
+
+fn neighbour_that_went_while_packets_waited() -> Scene {
+    let more = "[[route]]\nprefix = \"198.18.7.0/24\"\nvia = [{ next_hop = \"192.0.2.9\" }]\n\
+                [[neighbour]]\ninterface = \"wan0\"\naddress = \"192.0.2.9\"\nmac = \"02:00:00:00:01:09\"\n";
+    let mut scene = Scene::with(more, 1500, CHUNKS, |_| {});
+    scene.set_sending(WAN, false);
+    scene.receive(LAN, from_client(&ipv4([198, 18, 7, 1], 20, |_| {})));
+    let without = Scene::config("", 1500);
+    // The id is free after the first, and gone from the tables with the second.
+    for _ in 0..2 {
+        scene.gateway.update(&without, &offline::host(&without)).expect("it is smaller than before");
+    }
+    scene.set_sending(WAN, true);
+    scene
+}
+
+fn more_than_a_queue_holds() -> Scene {
+    let limit = dataplane::qos::QUEUE_LIMIT;
+    let mut scene = Scene::with("", 1500, 2 * limit, |_| {});
+    scene.set_sending(WAN, false);
+    for _ in 0..=limit {
+        scene.receive(LAN, from_client(&udp4(0)));
+    }
+    scene
+}
+
+fn port_that_went() -> Scene {
+    let mut scene = Scene::new();
+    scene.close(WAN);
+    given(scene, LAN, from_client(&udp4(10)))
+}
