@@ -109,6 +109,23 @@ impl Penstock {
         self.program.await_message("ready");
     }
 
+    /// Starts it again with its file changed, and waits until it ends: what it said.
+    ///
+    /// # Panics
+    ///
+    /// If it goes on.
+    #[track_caller]
+    pub fn fails_to_restart(&mut self, change: impl FnOnce(String) -> String) -> String {
+        assert!(!self.program.is_running(), "it was not stopped");
+        let file = std::fs::read_to_string(&self.config).expect("it was written at the start");
+        std::fs::write(&self.config, change(file.clone())).expect("the lab's folder is ours");
+        self.program = run(&self.launcher, &self.host, &self.config);
+        let status = self.program.wait();
+        std::fs::write(&self.config, file).expect("the lab's folder is ours");
+        assert_eq!(status.code(), Some(1), "{}", self.log());
+        self.log()
+    }
+
     /// Ends it as an operator does.
     ///
     /// # Panics

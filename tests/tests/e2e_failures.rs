@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use integration::frames::{has_vxlan, in_clear};
-use integration::site::{PATIENCE, Plan, SERVER};
+use integration::site::{FAR_INSIDE, PATIENCE, Plan, SERVER, TUNNEL};
 use integration::traffic::transfer;
 use integration::{Penstock, Site, require, until};
 use std::time::Duration;
@@ -37,6 +37,42 @@ fn a_killed_gateway_leaves_the_kernel_forwarding_and_nothing_of_the_tunnel_in_cl
     let took = until("a restarted gateway takes over", PATIENCE, || tunnel_works(&site));
     println!("the tunnel works {took:?} after the start");
     assert!(site.plain_path_works());
+    gateway.assert_balance();
+}
+
+#[test]
+fn a_start_that_fails_after_a_kill_leaves_what_keeps_the_tunnels_packets_from_the_clear() {
+    require!("tcpdump");
+    let site = Site::new("failed-start", Plan::default());
+    let mut gateway = site.start();
+    gateway.kill9();
+    let said =
+        gateway.fails_to_restart(|file| file.replace("[interface.lan0]", "[interface.lan0]\nmode = \"zero-copy\""));
+    assert!(said.contains("zero-copy"), "{said}");
+    let routes = site.gateway.run("ip route show proto 80");
+    assert!(routes.contains("198.18.2.0/24"), "{routes}");
+    let capture = site.remote.capture("eth0");
+    // The kernel has a default route now, by which the tunnel's packets would leave if nothing held them.
+    site.gateway.run("ip route add default via 192.0.2.254");
+    until("the kernel forwards what is not the tunnel's", PATIENCE, || site.plain_path_works());
+    assert!(!tunnel_works(&site));
+    assert_eq!(in_clear(&capture.stop(), &site.tenant()), [""; 0]);
+    site.gateway.run("ip route del default via 192.0.2.254");
+    gateway.restart();
+    until("the tunnel works again", PATIENCE, || tunnel_works(&site));
+    gateway.stop();
+    assert_eq!(site.gateway.run("ip route show proto 80"), "", "a clean stop takes it all back");
+}
+
+#[test]
+fn a_tunnels_device_that_is_deleted_is_made_again() {
+    require!();
+    let site = Site::new("device-gone", Plan::default());
+    let gateway = site.start();
+    site.gateway.run(&format!("ip link del {TUNNEL}"));
+    until("the device is back and answers", PATIENCE, || site.gateway.pings(FAR_INSIDE[0], 56, ""));
+    until("so is the tunnel", PATIENCE, || tunnel_works(&site));
+    assert!(site.gateway.run("ip route show proto 80").contains("198.18.2.0/24"));
     gateway.assert_balance();
 }
 
@@ -103,7 +139,7 @@ fn a_neighbour_that_silently_changes_its_mac_is_found_again() {
     let site = Site::new("mac", Plan::default());
     let gateway = site.start();
     // The remote asks nothing and says nothing: the gateway alone must notice.
-    let mac = mac_of(&site);
+    let mac = mac_of(&site, "wan0");
     site.remote.run(&format!("ip neigh replace 192.0.2.1 lladdr {mac} dev eth0 nud permanent"));
     site.remote.sysctl("ipv4/conf/eth0/arp_notify", "0");
     site.remote.run("ip link set eth0 address 02:00:00:00:77:77");
@@ -113,8 +149,25 @@ fn a_neighbour_that_silently_changes_its_mac_is_found_again() {
     gateway.assert_balance();
 }
 
-fn mac_of(site: &Site) -> String {
-    let shown = site.gateway.run("ip -o link show wan0");
+#[test]
+fn a_neighbour_inside_a_tunnel_that_silently_changes_its_mac_is_found_again() {
+    require!();
+    let site = Site::new("inside-mac", Plan::default());
+    let gateway = site.start();
+    let mac = mac_of(&site, TUNNEL);
+    for (near, options) in [("198.18.255.1", ""), ("2001:db8:ff::", "-6")] {
+        site.remote.run(&format!("ip {options} neigh replace {near} lladdr {mac} dev vx0 nud permanent"));
+    }
+    site.remote.sysctl("ipv4/conf/vx0/arp_notify", "0");
+    site.remote.run("ip link set vx0 address 02:00:00:00:77:78");
+    assert!(!tunnel_works(&site), "frames go to where nobody is");
+    let took = until("the gateway has found the new MAC", HEALS, || tunnel_works(&site));
+    println!("healed after {took:?}");
+    gateway.assert_balance();
+}
+
+fn mac_of(site: &Site, interface: &str) -> String {
+    let shown = site.gateway.run(&format!("ip -o link show {interface}"));
     shown.split("link/ether ").nth(1).and_then(|rest| rest.split(' ').next()).expect("Ethernet has one").to_owned()
 }
 

@@ -126,6 +126,10 @@ fn every_shipped_configuration_passes_the_check() {
     let mut count = 0;
     for entry in std::fs::read_dir(&folder).expect("the folder is there") {
         let path = entry.expect("it can be read").path();
+        // A list of prefixes is read with the file that names it.
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
         let outcome = penstock(&["check", &path.display().to_string()]);
         assert!(outcome.success, "{}: {}", path.display(), outcome.stderr);
         count += 1;

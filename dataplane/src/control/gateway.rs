@@ -5,19 +5,20 @@
 
 #![expect(clippy::result_large_err, reason = "an error here ends the start, once")]
 
-use super::devices::{self, Device, EXPORT_METRIC, Spec};
-use super::host::{Host, RouteKey, TunKind};
+use super::devices;
+use super::host::Host;
 use super::neighbours::Neighbours;
-use super::netlink::{self, Changes, Commander, ExportedRoute, Mirror, Target as ExportTarget};
-use super::plan::{self, Delta, PUNT_DEVICE, Plan, Target};
+use super::netlink::{self, Changes, Commander, Mirror};
+use super::plan::{Delta, Plan};
 use super::ports::{self, Interfaces, PortError};
-use super::resolve::{ResolveError, Resolver, tunnel_mac};
+use super::resolve::{ResolveError, Resolver};
 use super::server::Server;
+use super::tunnels::TunnelDevices;
 use super::workers::{self, Equipment, Queues, Team};
 use super::xdp::{Xdp, XdpError};
 use crate::config::{Config, Fallback};
-use crate::io::{Outlet, Outlets, Port, Tap};
-use crate::packet::{PortId, TunnelId, Vrf};
+use crate::io::{Port, Tap};
+use crate::packet::{PortId, Vrf};
 use crate::tables::{Published, Tables};
 use crate::worker::Lane;
 use std::collections::BTreeMap;
@@ -43,6 +44,8 @@ const NEEDED: [Capability; 4] = [Capability::NetAdmin, Capability::NetRaw, Capab
 const KEPT: [Capability; 4] = [Capability::NetAdmin, Capability::NetRaw, Capability::Bpf, Capability::IpcLock];
 /// How long changes are gathered before they are acted on.
 const GATHER: Duration = Duration::from_millis(5);
+/// How long at most: where something changes all the time, the rest waits for the next round.
+const LONGEST_GATHER: Duration = Duration::from_millis(50);
 /// Routes that change in one go at most, so that a storm of them is followed while it lasts.
 const AT_ONCE: usize = 16_384;
 /// How often control looks around without a reason.
@@ -109,7 +112,7 @@ pub struct Gateway {
     neighbours: Neighbours,
     xdp: Xdp,
     interfaces: Interfaces,
-    devices: BTreeMap<PortId, Device>,
+    tunnels: TunnelDevices,
     team: Team,
     bell: Arc<Wake>,
     server: Server,
@@ -171,6 +174,7 @@ impl Gateway {
         let resolver = Resolver::new()?;
         let instance = config.gateway.control.file_stem().map(|stem| stem.to_string_lossy().replace('.', "-"));
         let mut xdp = Xdp::load(instance.as_deref().unwrap_or("control"))?;
+        let inherited = xdp.left_any()?;
         if config.interfaces.iter().any(|interface| interface.fallback == Fallback::Drop) {
             xdp.prepare()?;
         }
@@ -178,7 +182,7 @@ impl Gateway {
         // started by this thread and give up the rest.
         sys::caps::keep_only(&KEPT).map_err(system("giving up privileges"))?;
         // The first thing of the host that is changed.
-        let devices = make_devices(&config, mirror.host(), &mut commander)?;
+        let tunnels = TunnelDevices::establish(&config, mirror.host(), &mut commander)?;
         let team = match Team::start(
             &cpus,
             &Equipment {
@@ -186,13 +190,14 @@ impl Gateway {
                 queues: &queues,
                 umem: &umem,
                 tables: resolver.published(),
-                outlets: &outlets(&config, &devices),
+                outlets: &tunnels.outlets(&config),
                 control: &bell,
             },
         ) {
             Ok(team) => team,
             Err(error) => {
-                remove(devices);
+                let keep = tunnels.are_inherited();
+                tunnels.end(keep, &mut commander);
                 return Err(system("starting the workers")(error));
             }
         };
@@ -205,7 +210,7 @@ impl Gateway {
             commander,
             resolver,
             xdp,
-            devices,
+            tunnels,
             team,
             bell,
             server,
@@ -215,7 +220,9 @@ impl Gateway {
         match gateway.take_over() {
             Ok(()) => Ok(gateway),
             Err(error) => {
-                gateway.stop();
+                // What an earlier run left to keep packets from leaving in clear goes on doing that.
+                let keep = gateway.tunnels.are_inherited() || inherited;
+                gateway.stop(keep);
                 Err(error)
             }
         }
@@ -238,10 +245,8 @@ impl Gateway {
             }
         }
         // Last: what the host sends into a tunnel has an interface to leave by.
-        for (&port, device) in &self.devices {
-            if port != Plan::punt_port(&self.config) {
-                self.team.open(Lane::device(port, Port::Tap(Tap::new(Arc::clone(device.tun())))));
-            }
+        for (port, device) in self.tunnels.read(&self.config) {
+            self.team.open(Lane::device(port, Port::Tap(Tap::new(Arc::clone(device)))));
         }
         self.xdp.adopted()?;
         for warning in std::mem::take(&mut self.plan.warnings) {
@@ -253,7 +258,8 @@ impl Gateway {
         Ok(())
     }
 
-    /// Runs until SIGTERM or SIGINT, then takes everything back that it changed in the host.
+    /// Runs until SIGTERM or SIGINT, then takes everything back that it changed in the host. After an error it leaves what
+    /// keeps packets from leaving in clear, as if it had been killed.
     ///
     /// # Errors
     ///
@@ -261,7 +267,7 @@ impl Gateway {
     pub fn run(mut self, signals: &mut Signals) -> Result<(), GatewayError> {
         let result = self.serve(signals);
         notify_systemd("STOPPING=1");
-        self.stop();
+        self.stop(result.is_err());
         result
     }
 
@@ -300,6 +306,7 @@ impl Gateway {
     /// What the kernel reports, all that comes within a moment at once.
     fn follow_host(&mut self) {
         let mut changes = Changes::default();
+        let begun = Instant::now();
         loop {
             match self.mirror.poll() {
                 Ok(more) if more.is_empty() => break,
@@ -310,7 +317,8 @@ impl Gateway {
                 }
             }
             let mut fds = [PollFd::from_borrowed_fd(self.mirror.as_fd(), PollFlags::IN)];
-            if changes.routes.len() > AT_ONCE || !matches!(sys::poll::poll(&mut fds, Some(GATHER)), Ok(1..)) {
+            let enough = changes.routes.len() > AT_ONCE || begun.elapsed() > LONGEST_GATHER;
+            if enough || !matches!(sys::poll::poll(&mut fds, Some(GATHER)), Ok(1..)) {
                 break;
             }
         }
@@ -342,8 +350,7 @@ impl Gateway {
         }
         let steered = self.steer(delta);
         if delta.next_hops {
-            self.configure_devices();
-            self.export();
+            self.follow_tunnels();
             let errors = self.neighbours.manage(&self.config, &self.plan, self.mirror.host(), &mut self.commander);
             for error in errors {
                 self.log.line(error);
@@ -371,34 +378,20 @@ impl Gateway {
         result
     }
 
-    /// Tunnels' devices have the MTU of their tunnel, which follows the path's.
-    fn configure_devices(&mut self) {
-        for (at, tunnel) in self.config.tunnels.iter().enumerate() {
-            let id = TunnelId(at as u16);
-            let mtu = self.resolver.tunnel_mtu(&self.config, &self.plan, id);
-            let Some(device) = self.devices.get_mut(&Plan::tunnel_port(&self.config, id)) else { continue };
-            let known = self.mirror.host().links.get(&device.ifindex());
-            if known.is_some_and(|link| link.mtu == u32::from(mtu) && link.up) {
-                continue;
-            }
-            if let Err(error) = device.configure(&spec(tunnel, mtu), &mut self.commander) {
-                self.log.line(error);
-            }
+    /// The host's side of tunnels. A device that is new has a worker read it.
+    fn follow_tunnels(&mut self) {
+        let Self { config, plan, mirror, commander, tunnels, team, log, .. } = self;
+        let (made, errors) = tunnels.follow(config, plan, mirror.host(), commander);
+        if !made.is_empty() {
+            team.set_outlets(&tunnels.outlets(config));
         }
-    }
-
-    /// Static routes by tunnels are also the kernel's, so that neither the host nor a dead gateway sends a tenant's
-    /// packets in clear.
-    fn export(&mut self) {
-        let routes = exported(&self.config, &self.plan, &self.devices);
-        match devices::export(routes, &mut self.commander) {
-            Ok(done) => {
-                for (key, error) in done.failed {
-                    self.log.line(format_args!("route {} in table {}: {error}", key.prefix, key.table));
-                }
-            }
-            Err(error) => self.log.line(error),
+        for (port, device) in tunnels.read(config).filter(|(port, _)| made.contains(port)) {
+            log.line(format_args!("{}: the device was deleted, and is made again", plan.ports[port.index()].name));
+            team.close(port);
+            team.open(Lane::device(port, Port::Tap(Tap::new(Arc::clone(device)))));
         }
+        errors.iter().for_each(|error| log.line(error));
+        tunnels.export(config, plan, commander).iter().for_each(|error| log.line(error));
     }
 
     fn follow_neighbours(&mut self) {
@@ -410,7 +403,9 @@ impl Gateway {
             }
         }
         let pages = self.team.pages();
-        for error in self.neighbours.confirm(&self.plan, &self.resolver, &pages, host, &mut self.commander) {
+        for error in
+            self.neighbours.confirm(&self.config, &self.plan, &self.resolver, &pages, host, &mut self.commander)
+        {
             self.log.line(error);
         }
     }
@@ -429,21 +424,19 @@ impl Gateway {
         self.server.serve(|question| view.answer(question));
     }
 
-    /// Takes back what was changed in the host. Errors are told and do not keep the rest from it.
-    fn stop(self) {
-        let Self { xdp, mut team, mut interfaces, devices, mut commander, .. } = self;
-        let tell = |error: &dyn fmt::Display| eprintln!("stopping: {error}");
-        // The kernel forwards again before the workers end: nothing is received that would not be sent.
-        if let Err(error) = xdp.stop() {
-            tell(&error);
+    /// Takes back what was changed in the host; with `keep`, all but what keeps packets from leaving in clear. Errors are
+    /// told and do not keep the rest from it.
+    fn stop(self, keep: bool) {
+        let Self { xdp, mut team, mut interfaces, tunnels, mut commander, .. } = self;
+        // The kernel forwards again before the workers end: nothing is received that would not be sent. A pinned
+        // link stays when it is merely dropped.
+        let stopped = if keep { Ok(drop(xdp)) } else { xdp.stop() };
+        if let Err(error) = stopped {
+            eprintln!("stopping: {error}");
         }
         team.stop();
-        match devices::export([], &mut commander) {
-            Ok(done) => done.failed.iter().for_each(|(_, error)| tell(error)),
-            Err(error) => tell(&error),
-        }
-        remove(devices);
-        interfaces.restore().iter().for_each(|error| tell(error));
+        tunnels.end(keep, &mut commander);
+        interfaces.restore().iter().for_each(|error| eprintln!("stopping: {error}"));
     }
 }
 
@@ -462,97 +455,6 @@ fn all_queues(config: &Config, host: &Host) -> BTreeMap<PortId, Queues> {
         .filter_map(|(at, interface)| {
             let (_, link) = host.link_by_name(&interface.name)?;
             Some((PortId(at as u16), ports::queues(&interface.name, link)))
-        })
-        .collect()
-}
-
-/// Every tunnel with an address has a device; `penstock0` takes what is for the host beside them.
-fn make_devices(
-    config: &Config,
-    host: &Host,
-    commander: &mut Commander,
-) -> Result<BTreeMap<PortId, Device>, GatewayError> {
-    let plan = Plan::new(config, host);
-    let resolver = Resolver::new()?;
-    let mut devices = BTreeMap::new();
-    let mut specs = Vec::new();
-    for (at, tunnel) in config.tunnels.iter().enumerate().filter(|(_, tunnel)| !tunnel.addresses.is_empty()) {
-        let id = TunnelId(at as u16);
-        specs.push((Plan::tunnel_port(config, id), spec(tunnel, resolver.tunnel_mtu(config, &plan, id))));
-    }
-    let punt = Spec { name: PUNT_DEVICE.into(), kind: TunKind::Tun, mac: None, mtu: 65_535, addresses: Vec::new() };
-    specs.push((Plan::punt_port(config), punt));
-    for (port, spec) in specs {
-        match Device::establish(&spec, commander) {
-            Ok(device) => {
-                devices.insert(port, device);
-            }
-            Err(error) => {
-                remove(devices);
-                return Err(error.into());
-            }
-        }
-    }
-    Ok(devices)
-}
-
-/// Errors are told: nobody can do more about them.
-fn remove(devices: BTreeMap<PortId, Device>) {
-    for device in devices.into_values() {
-        if let Err(error) = device.remove() {
-            eprintln!("stopping: {error}");
-        }
-    }
-}
-
-fn spec(tunnel: &crate::config::Tunnel, mtu: u16) -> Spec {
-    Spec {
-        name: tunnel.name.clone(),
-        kind: TunKind::Tap,
-        mac: Some(tunnel_mac(tunnel).octets()),
-        mtu: mtu.into(),
-        addresses: tunnel.addresses.clone(),
-    }
-}
-
-fn outlets(config: &Config, devices: &BTreeMap<PortId, Device>) -> Outlets {
-    let mut outlets = Outlets::none();
-    for at in 0..config.tunnels.len() {
-        let id = TunnelId(at as u16);
-        if let Some(device) = devices.get(&Plan::tunnel_port(config, id)) {
-            outlets.set_tunnel(id, Outlet::Device(Arc::clone(device.tun())));
-        }
-    }
-    if let Some(device) = devices.get(&Plan::punt_port(config)) {
-        outlets.set_host(Outlet::Device(Arc::clone(device.tun())));
-    }
-    outlets
-}
-
-/// The kernel's copies of static routes by tunnels. Of several tunnels, it gets the first one that is up.
-fn exported(config: &Config, plan: &Plan, devices: &BTreeMap<PortId, Device>) -> Vec<ExportedRoute> {
-    let tunnel = |target: &Target| match target {
-        Target::Tunnel(id) | Target::TunnelOnLink(id) | Target::TunnelNeighbour(id, _) => Some(*id),
-        _ => None,
-    };
-    let wanted = config.routes.iter().filter(|route| route.kernel);
-    wanted
-        .filter_map(|route| {
-            let targets: Vec<Target> = plan::static_targets(config, route).map(|(target, _)| target).collect();
-            let up = targets.iter().find(|target| tunnel(target).is_some() && plan.is_up(**target));
-            let target = up.or_else(|| targets.iter().find(|target| tunnel(target).is_some()))?;
-            let table = config.vrfs[route.vrf].table?;
-            let device = devices.get(&Plan::tunnel_port(config, tunnel(target)?)).map(Device::ifindex);
-            let target = match (device, target) {
-                (Some(index), Target::TunnelNeighbour(_, gateway))
-                    if gateway.is_ipv4() == route.prefix.addr().is_ipv4() =>
-                {
-                    ExportTarget::Gateway(index, *gateway)
-                }
-                (Some(index), _) => ExportTarget::Device(index),
-                (None, _) => ExportTarget::Unreachable,
-            };
-            Some(ExportedRoute { key: RouteKey { table, prefix: route.prefix, tos: 0, metric: EXPORT_METRIC }, target })
         })
         .collect()
 }

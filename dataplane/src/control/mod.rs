@@ -13,5 +13,6 @@ pub mod resolve;
 pub mod rib;
 pub mod server;
 pub mod show;
+pub mod tunnels;
 pub mod workers;
 pub mod xdp;

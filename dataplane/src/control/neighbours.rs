@@ -100,6 +100,7 @@ impl Neighbours {
     /// Probes every next hop, and every other neighbour that packets went to since the last time, if it is time to.
     pub fn confirm(
         &mut self,
+        config: &Config,
         plan: &Plan,
         resolver: &Resolver,
         pages: &[Arc<Page>],
@@ -113,12 +114,16 @@ impl Neighbours {
         let mut errors = Vec::new();
         let mut used = BTreeMap::new();
         for (target, id, _) in resolver.adjacencies(plan) {
-            if matches!(target, Target::Neighbour(..)) {
+            if matches!(target, Target::Neighbour(..) | Target::TunnelNeighbour(..)) {
                 *used.entry(target).or_default() += pages.iter().map(|page| page.adjacency(id)).sum::<u64>();
             }
         }
         for (&target, &count) in &used {
-            let Target::Neighbour(port, address) = target else { continue };
+            let (port, address) = match target {
+                Target::Neighbour(port, address) => (port, address),
+                Target::TunnelNeighbour(tunnel, address) => (Plan::tunnel_port(config, tunnel), address),
+                _ => continue,
+            };
             let Some(Some(index)) = plan.ifindex.get(port.index()) else { continue };
             let key = (*index, address);
             let idle = self.used.get(&target).copied().unwrap_or(0) == count;

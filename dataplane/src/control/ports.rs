@@ -220,7 +220,9 @@ impl Interfaces {
         let name = || interface.name.clone();
         let tagged = config.interfaces.iter().any(|other| other.parent.is_some_and(|(at, _)| at == port.index()));
         let generic = interface.mode == Mode::Generic;
-        let turned_off = self.turn_off(&interface.name, tagged, generic)?;
+        // A NIC strips the tags of all VLANs, also of those that are the host's own: these would enter as untagged.
+        let strips_tags = tagged || link.kind.is_none();
+        let turned_off = self.turn_off(&interface.name, strips_tags, generic)?;
         // The program first, in the driver if it can; without sockets it goes by its fallback.
         let outlives = interface.fallback == Fallback::Drop;
         let device = |mode| Device { index, name: &interface.name, mode, outlives };
@@ -287,10 +289,10 @@ impl Interfaces {
     }
 
     /// Turns off what hides packets from XDP.
-    fn turn_off(&mut self, name: &str, tagged: bool, generic: bool) -> Result<Vec<Offload>, PortError> {
+    fn turn_off(&mut self, name: &str, strips_tags: bool, generic: bool) -> Result<Vec<Offload>, PortError> {
         let mut off = Vec::new();
         let mut unwanted = Vec::new();
-        if tagged {
+        if strips_tags {
             unwanted.push(Offload::RxVlan);
         }
         if generic {

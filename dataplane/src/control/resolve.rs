@@ -158,8 +158,8 @@ impl Resolver {
         }
     }
 
-    /// The largest inner packet of a tunnel as last resolved.
-    pub fn tunnel_mtu(&self, config: &Config, plan: &Plan, id: TunnelId) -> u16 {
+    /// The largest inner packet of a tunnel.
+    pub fn mtu(config: &Config, plan: &Plan, id: TunnelId) -> u16 {
         View { config, plan }.tunnel_mtu(id)
     }
 
@@ -494,11 +494,16 @@ impl View<'_> {
         Some(self.neighbour(port, address))
     }
 
+    /// What the path leaves, and no more than the file says: a longer packet would be lost on the way.
     fn tunnel_mtu(&self, id: TunnelId) -> u16 {
         let tunnel = &self.config.tunnels[id.index()];
-        let path = self.underlay(id).map_or(1500, |(underlay, _)| underlay.mtu);
         let overhead = kind(&tunnel.kind).overhead(family(tunnel.local));
-        tunnel.mtu.unwrap_or_else(|| path.saturating_sub(overhead))
+        // RFC 791 §3.1: every link carries 68 octets. One that does not leave them loses what is longer.
+        let room = |path: u16| path.saturating_sub(overhead).max(68);
+        match (self.underlay(id), tunnel.mtu) {
+            (Some((underlay, _)), wanted) => room(underlay.mtu).min(wanted.unwrap_or(u16::MAX)),
+            (None, wanted) => wanted.unwrap_or(room(1500)),
+        }
     }
 
     fn tunnel_adjacency(&self, id: TunnelId, inside: Inside) -> (Adjacency, Rewrite) {

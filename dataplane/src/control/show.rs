@@ -123,7 +123,7 @@ impl View<'_> {
                 "vrf": self.vrf(tunnel.vrf),
                 "underlay_vrf": self.vrf(tunnel.underlay_vrf),
                 "state": adjacency.map_or("no route to remote", |(_, _, resolution)| state(resolution)),
-                "mtu": self.resolver.tunnel_mtu(self.config, self.plan, id),
+                "mtu": Resolver::mtu(self.config, self.plan, id),
                 "device": !tunnel.addresses.is_empty(),
                 "addresses": tunnel.addresses,
                 "counters": TunnelTotals::of(self.pages(), id),

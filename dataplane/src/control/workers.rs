@@ -182,6 +182,13 @@ impl Team {
         }
     }
 
+    /// Has all workers write to these devices from now on.
+    pub fn set_outlets(&mut self, outlets: &Outlets) {
+        for at in 0..self.handles.len() {
+            self.command(at, Command::Outlets(outlets.clone()));
+        }
+    }
+
     fn command(&mut self, at: usize, command: Command) {
         let handle = &mut self.handles[at];
         let mut command = command;

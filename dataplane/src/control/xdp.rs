@@ -338,6 +338,11 @@ impl Xdp {
         results.into_iter().collect()
     }
 
+    /// Whether an earlier process of this instance left programs that drop what nobody takes.
+    pub fn left_any(&self) -> Result<bool, XdpError> {
+        Ok(!self.pins.left()?.is_empty())
+    }
+
     /// Lets a socket have what a receive queue of a port gets for the workers. The socket must be bound to that
     /// device and queue, or its frames are lost.
     pub fn set_socket(&mut self, port: u16, queue: u32, socket: BorrowedFd<'_>) -> Result<(), XdpError> {

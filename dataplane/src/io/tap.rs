@@ -17,12 +17,14 @@ const LONGEST: usize = 65_535 + 18;
 pub struct Tap {
     device: Arc<Tun>,
     buffer: Box<[u8]>,
+    /// The device was deleted: control makes another, and gives it to the worker as a new port.
+    gone: bool,
 }
 
 impl Tap {
     /// Reads from the device.
     pub fn new(device: Arc<Tun>) -> Self {
-        Self { device, buffer: vec![0; LONGEST].into() }
+        Self { device, buffer: vec![0; LONGEST].into(), gone: false }
     }
 }
 
@@ -30,8 +32,14 @@ impl Driver for Tap {
     fn receive(&mut self, port: PortId, stock: &mut Stock, batch: &mut Batch, now: Time) -> u64 {
         let mut lost = 0;
         while batch.room() > 0 {
-            // A device that was deleted reads as empty; control makes it anew.
-            let Ok(Some(length)) = self.device.read(&mut self.buffer) else { break };
+            let length = match self.device.read(&mut self.buffer) {
+                Ok(Some(length)) => length,
+                Ok(None) => break,
+                Err(_) => {
+                    self.gone = true;
+                    break;
+                }
+            };
             match stock.frames.frame_of(&self.buffer[..length]) {
                 Some(frame) => {
                     let packet = stock.wrap(frame, port, false, now);
@@ -53,7 +61,7 @@ impl Driver for Tap {
     }
 
     fn flush(&mut self, _stock: &mut Stock) -> bool {
-        true
+        !self.gone
     }
 
     fn wait_on(&self) -> Option<BorrowedFd<'_>> {
