@@ -94,6 +94,14 @@ impl Vrf {
     }
 }
 
+/// Unique on a link only: 169.254.0.0/16 (RFC 3927) and fe80::/10 (RFC 4291 §2.5.6).
+pub const fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
+
 /// Which IP a packet is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {

@@ -12,7 +12,7 @@ pub use outer::{Ends, Outer};
 pub use vxlan::Vxlan;
 
 use crate::hash::{QuickMap, QuickSet};
-use crate::packet::{DropReason, Exit, Family, Packet, Traits, TunnelId, Vrf};
+use crate::packet::{DropReason, Exit, Family, Packet, Traits, TunnelId, Vrf, is_link_local};
 use std::net::IpAddr;
 use wire::{Be16, Ecn, Ipv4, Ipv6, Mac, Octets, Rewrite, Udp, decapsulate, header_mut, protocol};
 
@@ -173,25 +173,27 @@ impl Tunnels {
         packet.traits = packet.traits.inner();
         packet.enter_inner_ethernet(tunnel.mac, tunnel.has_device)?;
         packet.parse()?;
-        if let Some(allowed) = &tunnel.allowed_sources
-            && !packet.traits.has(Traits::LINK_LOCAL)
-        {
+        if let Some(allowed) = &tunnel.allowed_sources {
             let source = packet.source();
-            if !allowed.iter().any(|prefix| prefix.contains(&source)) {
+            // The other end itself speaks from such an address, and nobody behind it can: it is never forwarded.
+            if !is_link_local(source) && !allowed.iter().any(|prefix| prefix.contains(&source)) {
                 return Err(Exit::Drop(DropReason::SpoofedSource));
             }
         }
         carry_ecn(packet, outer)
     }
 
-    /// Fragments between two ends of a tunnel: only a whole datagram could be told to be the tunnel's.
+    /// Fragments between two ends of a tunnel. The first one tells whose the datagram is; the others go where all goes that
+    /// is for the host, which drops them when it never sees the first.
     #[cold]
     fn refuse_fragment(&self, packet: &Packet) -> Result<(), Exit> {
-        let ends = Ends::of_received(packet);
-        if self.tunnels.iter().any(|tunnel| tunnel.ends == ends) {
-            return Err(Exit::Drop(DropReason::OuterFragment));
+        let udp = packet.frame.bytes().header::<Udp>(packet.l4.into());
+        match udp.filter(|_| !packet.traits.has(Traits::LATER_FRAGMENT)) {
+            Some(udp) if self.between.contains(&(Ends::of_received(packet), udp.destination.value())) => {
+                Err(Exit::Drop(DropReason::OuterFragment))
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 

@@ -11,8 +11,8 @@ use ipnet::IpNet;
 use super::error::{Fault, FaultKind};
 use super::resolve::{Faults, HopPlace, InterfacePlace, Places, ViaPlace};
 use super::source::Source;
-use super::values::is_link_local;
 use super::{Config, Hop, On, Route, Tunnel, TunnelKind, UdpChecksum, Via};
+use crate::packet::is_link_local;
 
 /// Finds everything that does not fit together: in the file, and in those of lists. Warnings go into the
 /// configuration.

@@ -10,6 +10,7 @@ use wire::Vni;
 
 use super::file::Value;
 use super::{Config, Df, EcnMode, Fallback, HashMode, Mode, Protocol, UdpChecksum, Workers};
+use crate::packet::is_link_local;
 
 /// What would have been legal where something else was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -312,14 +313,6 @@ fn is_unicast(address: IpAddr) -> bool {
             !(address.is_unspecified() || address.is_loopback() || address.is_multicast())
                 && address.to_ipv4_mapped().is_none()
         }
-    }
-}
-
-/// 169.254/16 or fe80::/10.
-pub fn is_link_local(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => address.is_link_local(),
-        IpAddr::V6(address) => address.is_unicast_link_local(),
     }
 }
 

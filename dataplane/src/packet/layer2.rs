@@ -66,6 +66,9 @@ impl Packet {
         let octets = self.frame.bytes();
         let ethertype = if ethernet {
             let header: &Ethernet = octets.header(0).ok_or(Exit::Drop(DropReason::Truncated))?;
+            if header.destination.is_group() {
+                self.traits.set(Traits::LINK_GROUP);
+            }
             header.ethertype.value()
         } else {
             match octets.first().map(|first| first >> 4) {
@@ -79,9 +82,10 @@ impl Packet {
         self.l4 = self.l3;
         // ARP and the like are short: their family does not matter.
         self.family = family(ethertype).unwrap_or(Family::V4);
-        if family(ethertype).is_some() {
-            // The kernel's own packet: what parse refuses in it (a group as destination) is none of our business.
-            let _checked = self.parse();
+        // The kernel's own packet: what parse refuses in it (a group as destination) is none of our business, but what
+        // is no packet to a single host has nobody to tell an error.
+        if family(ethertype).is_none() || self.parse().is_err() {
+            self.traits.set(Traits::LINK_GROUP);
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use zerocopy::IntoBytes;
 ///
 /// # Errors
 ///
-/// Frames ran out, the MTU has no room for eight octets of data, or the packet is a fragment that reaches beyond the
+/// Frames ran out, the MTU has no room for eight octets of data or there are none, or the packet is a fragment that reaches beyond the
 /// longest datagram: its offsets would not fit their field.
 pub fn cut(packet: &Packet, mtu: u16, stock: &mut Stock, ready: &mut Batch) -> Result<u64, DropReason> {
     debug_assert_eq!(packet.family, Family::V4);
@@ -23,6 +23,9 @@ pub fn cut(packet: &Packet, mtu: u16, stock: &mut Stock, ready: &mut Batch) -> R
     let first = header.fragment.value();
     if header.fragment_offset() + data_len > usize::from(u16::MAX) {
         return Err(DropReason::BadLength);
+    }
+    if data_len == 0 {
+        return Err(DropReason::FragmentationNeeded);
     }
     let mut made: Vec<Box<Packet>> = Vec::new();
     let mut at = 0;

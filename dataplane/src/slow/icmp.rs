@@ -1,6 +1,6 @@
 //! ICMP errors: to whom, from which address, how often, with what inside.
 
-use crate::packet::{Family, Origin, Owed, Packet, PortId, Stock, Time, Traits, TunnelId, Vrf};
+use crate::packet::{Family, Origin, Owed, Packet, PortId, Stock, Time, Traits, TunnelId, Vrf, is_link_local};
 use crate::tables::Tables;
 use std::net::IpAddr;
 use wire::checksum::Sum;
@@ -138,10 +138,7 @@ fn lowest(vrf: Vrf, to: IpAddr, tables: &Tables) -> Option<IpAddr> {
 /// Of the same family, and not link-local: that means nothing beyond its link (RFC 3927 §2.7, RFC 4291 §2.5.6), and
 /// an error from there would not be forwarded.
 fn usable(address: IpAddr, to: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => to.is_ipv4() && !address.is_link_local(),
-        IpAddr::V6(address) => to.is_ipv6() && !address.is_unicast_link_local(),
-    }
+    address.is_ipv4() == to.is_ipv4() && !is_link_local(address)
 }
 
 fn message_v4(owed: Owed, mtu: u16, quoted: &[u8]) -> Icmp {

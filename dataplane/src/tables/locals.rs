@@ -1,7 +1,7 @@
 //! The gateway's own addresses.
 
 use crate::hash::QuickSet;
-use crate::packet::{DropReason, Exit, Family, Packet, Traits, Vrf};
+use crate::packet::{DropReason, Exit, Family, Packet, Vrf, is_link_local};
 use std::net::IpAddr;
 
 /// Own addresses by VRF, with the first of each port for ICMP errors.
@@ -51,7 +51,7 @@ impl Locals {
     #[inline(never)]
     fn look_closer(&self, packet: &Packet) -> Result<(), Exit> {
         // Link-local addresses are unique on their link only.
-        if !packet.traits.has(Traits::LINK_LOCAL) && self.contains(packet.vrf, packet.source()) {
+        if !is_link_local(packet.source()) && self.contains(packet.vrf, packet.source()) {
             return Err(Exit::Drop(DropReason::MartianSource));
         }
         Ok(())

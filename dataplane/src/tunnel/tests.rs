@@ -366,21 +366,21 @@ fn hands_to_the_device_what_lives_on_the_tunnels_link() {
     }
 }
 
+/// The first fragment tells whose datagram it is. Only a tunnel's is refused: all others are somebody else's.
 #[test]
-fn refuses_fragments_between_the_ends_of_a_tunnel() {
-    for offset in [0, 100] {
-        let mut header = None;
-        let ip = raw_v4(WAN_V4, &[0; 64], |h| {
-            (h.source, h.protocol, h.more_fragments) = (REMOTE_V4, etherparse::ip_number::UDP, true);
+fn refuses_the_first_fragment_of_a_tunnels_datagram() {
+    let fragment = |source, port: u16, offset| {
+        let udp = [&4000_u16.to_be_bytes()[..], &port.to_be_bytes(), &[0; 60]].concat();
+        let ip = raw_v4(WAN_V4, &udp, |h| {
+            (h.source, h.protocol, h.more_fragments) = (source, etherparse::ip_number::UDP, true);
             h.fragment_offset = IpFragOffset::try_new(offset).expect("13 bits");
-            header = Some(h.clone());
         });
-        check(&framed(LAN_MAC, ROUTER_MAC, &ip), OuterFragment);
-        let mut foreign = header.expect("set above");
-        foreign.source = CLIENT_V4;
-        let ip = raw_v4(WAN_V4, &[0; 64], |h| *h = foreign);
-        assert_eq!(received(&tunnels(), &framed(LAN_MAC, ROUTER_MAC, &ip)).0, Ok(()), "somebody else's");
-    }
+        received(&tunnels(), &framed(LAN_MAC, ROUTER_MAC, &ip)).0
+    };
+    assert_eq!(fragment(REMOTE_V4, 4789, 0), Err(Exit::Drop(OuterFragment)));
+    assert_eq!(fragment(REMOTE_V4, 4789, 100), Ok(()), "its ports are elsewhere");
+    assert_eq!(fragment(REMOTE_V4, 53, 0), Ok(()), "another service between the same ends");
+    assert_eq!(fragment(CLIENT_V4, 4789, 0), Ok(()), "somebody else's");
 }
 
 #[test]
@@ -401,6 +401,13 @@ fn lets_only_allowed_sources_out() {
         assert_eq!(received(&allowed(prefixes), &v4).0, expected_v4, "{prefixes:?}");
         assert_eq!(received(&allowed(prefixes), &v6).0, expected_v6, "{prefixes:?}");
     }
+    // The other end's own link-local address may speak; a destination of that kind excuses no source.
+    let between = |from: [u8; 4], to: [u8; 4]| {
+        let ip = raw_v4(to, b"x", |h| h.source = from);
+        received(&allowed(&["203.0.113.0/24"]), &arriving(AWS_A, VNI_A, &framed(TUNNEL_MAC, FAR_MAC, &ip))).0
+    };
+    assert_eq!(between([169, 254, 10, 1], [169, 254, 10, 2]), Ok(()));
+    assert_eq!(between([10, 66, 0, 1], [169, 254, 10, 2]), spoofed);
 }
 
 /// RFC 6040 §4.2, figure 4, through real packets: every outer and inner family, all sixteen rows.

@@ -284,6 +284,29 @@ fn what_the_host_sends_is_not_routed_after_waiting_either() {
     }
 }
 
+/// RFC 1812 §4.3.2.7: ARP has no sender that an ICMP error could go to, and groups are not told.
+#[test]
+fn nobody_is_told_of_what_the_host_sends_that_is_no_packet_to_a_single_host() {
+    let arp = [&[0xff; 6][..], &TUNNEL_MAC, &[8, 6], &[10; 28]].concat();
+    let unicast_arp = [&FAR_MAC[..], &TUNNEL_MAC, &[8, 6], &[10; 28]].concat();
+    let ospf = raw_v4([224, 0, 0, 5], &[2; 44], |h| h.source = [203, 0, 113, 9]);
+    let ospf = framed([1, 0, 0x5e, 0, 0, 5], TUNNEL_MAC, &ospf);
+    for (frame, originated) in [(arp, 0), (unicast_arp, 0), (ospf, 0), (from_device_of_the_client(), 1)] {
+        let mut world = World::new();
+        set(&mut world, to::DEVICE_A, Resolution::Failed, 2);
+        world.put(TAP, frame);
+        world.poll();
+        world.poll();
+        assert_eq!(world.totals().drops[DropReason::NeighbourUnresolved as usize], 1);
+        assert_eq!(world.totals().originated, originated);
+        world.assert_balance();
+    }
+}
+
+fn from_device_of_the_client() -> Vec<u8> {
+    framed(FAR_MAC, TUNNEL_MAC, &udp_v4([169, 254, 10, 1], b"x"))
+}
+
 #[test]
 fn a_port_that_closes_gives_everything_back() {
     let mut world = World::new();
