@@ -212,7 +212,10 @@ impl Plan {
 
     /// Finds out anew where next hops and tunnels' far ends are. Returns whether any moved.
     fn lead_on(&mut self, config: &Config) -> bool {
-        let hops = self.hops.keys().map(|target| (*target, self.hop(*target, &mut Vec::new()))).collect();
+        // Also for ways that no route has any more: until the FIB has let go of them, packets take them.
+        let targets = self.rib.ways().flat_map(|(_, way)| way.targets());
+        let asked = targets.filter(|(target, _)| matches!(target, Target::Via(..) | Target::Leak(..)));
+        let hops = asked.map(|(target, _)| (target, self.hop(target, &mut Vec::new()))).collect();
         let mut moved = std::mem::replace(&mut self.hops, hops) != self.hops;
         let underlays = (0..config.tunnels.len()).map(|at| self.underlay(&config.tunnels[at], at)).collect();
         moved |= std::mem::replace(&mut self.underlays, underlays) != self.underlays;
@@ -433,8 +436,6 @@ impl Plan {
     fn plan_static_routes(&mut self, config: &Config) {
         for route in &config.routes {
             let way = Way::of(static_targets(config, route));
-            let looked_up = way.targets().filter(|(target, _)| matches!(target, Target::Via(..) | Target::Leak(..)));
-            self.hops.extend(looked_up.map(|(target, _)| (target, Vec::new())));
             self.add_route(Vrf(route.vrf as u16), route.prefix, Source::Static, &way);
         }
     }
@@ -632,5 +633,7 @@ fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
+#[cfg(test)]
+mod follow;
 #[cfg(test)]
 mod tests;

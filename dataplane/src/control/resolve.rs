@@ -179,7 +179,14 @@ impl Resolver {
         self.stale |= delta.next_hops;
         if self.stale {
             match self.resolve(&View { config, plan }) {
-                Ok(version) => wait(&self.published, version),
+                Ok((version, freed)) => {
+                    let routes = !delta.routes.is_empty() || !self.unwritten.is_empty();
+                    // Ids that are free now may be used the next time.
+                    if routes || !freed.is_empty() {
+                        wait(&self.published, version);
+                    }
+                    self.free.extend(freed);
+                }
                 Err(error) => {
                     self.unwritten.extend(&delta.routes);
                     return Err(error);
@@ -214,8 +221,9 @@ impl Resolver {
         result
     }
 
-    /// Gives everything that a packet may be bound to its headers as they are now, and shows the workers.
-    fn resolve(&mut self, view: &View<'_>) -> Result<u64, ResolveError> {
+    /// Gives everything that a packet may be bound to its headers as they are now, and shows the workers. Returns the
+    /// version, and the ids that are free once all have passed it.
+    fn resolve(&mut self, view: &View<'_>) -> Result<(u64, Vec<AdjacencyId>), ResolveError> {
         let ways: Vec<_> = view.plan.rib.ways().map(|(id, way)| (id, view.plan.targets(way))).collect();
         let members = ways.iter().filter(|(_, targets)| targets.len() > 1).flat_map(|(_, targets)| targets);
         let wanted = view.targets(members.map(|(target, _)| *target));
@@ -223,8 +231,7 @@ impl Resolver {
         if wanted.len() > room {
             return Err(ResolveError::TooManyNeighbours { most: room });
         }
-        // Nothing refers to what is taken out here once the new tables are seen; its id rests until then, and longer:
-        // it goes to the back of the queue.
+        // Nothing refers to what is taken out here once the new tables are seen.
         let (targets, gone) = mem::take(&mut self.targets).into_iter().partition(|(target, _)| wanted.contains(target));
         self.targets = targets;
         let freed: Vec<AdjacencyId> = BTreeMap::into_values(gone).map(|slot: Slot| slot.id).collect();
@@ -253,9 +260,7 @@ impl Resolver {
             let slot = self.renewed(old, way.adjacency(), made);
             self.ways.insert(way, slot);
         }
-        let version = self.publish(view);
-        self.free.extend(freed);
-        Ok(version)
+        Ok((self.publish(view), freed))
     }
 
     /// A group's members. Equal identities are told apart by their order.
@@ -616,3 +621,6 @@ fn stable_hash(text: &str) -> u64 {
     let step = |hash: u64, octet| (hash ^ u64::from(octet)).wrapping_mul(0x0000_0100_0000_01b3);
     text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, step)
 }
+
+#[cfg(test)]
+mod tests;
