@@ -220,3 +220,6 @@ fn input_port(config: &Config, name: &str) -> Result<(PortId, Capture), ReplayEr
 fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
     names.collect::<Vec<_>>().join(", ")
 }
+
+#[cfg(test)]
+mod tests;
