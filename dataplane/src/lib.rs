@@ -12,6 +12,7 @@ pub mod pipeline;
 pub mod print;
 pub mod qos;
 pub mod replay;
+pub mod sentence;
 pub mod simulate;
 pub mod slow;
 pub mod stats;

@@ -7,6 +7,7 @@ use dataplane::config::{Config, ConfigError};
 use dataplane::control::gateway::Gateway;
 use dataplane::control::server::{self, Question, RouteQuery};
 use dataplane::replay::{PortFile, ReplayError};
+use dataplane::sentence::Sentence;
 use dataplane::{check, print as layout, replay};
 use ipnet::IpNet;
 use std::net::IpAddr;
@@ -119,8 +120,8 @@ fn main() -> ExitCode {
     match execute(Arguments::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // One sentence, causes included; a broken pipe on stderr has nobody to tell.
-            eprintln!("penstock: {error:#}");
+            // A broken pipe on stderr has nobody to tell.
+            eprintln!("penstock: {}", Sentence(error.as_ref()));
             ExitCode::from(status(&error))
         }
     }

@@ -61,6 +61,14 @@ pub enum ReplayError {
         /// Its name.
         port: String,
     },
+    /// A capture would be written over.
+    #[error("{}: written for {port}, and named before: each capture needs a file of its own", path.display())]
+    SameFile {
+        /// The file.
+        path: PathBuf,
+        /// The port.
+        port: String,
+    },
     /// Frames could not be told to be for us.
     #[error("interface {port} has no mac in the configuration: without a host, replay takes it from there")]
     NoMac {
@@ -83,7 +91,12 @@ impl ReplayError {
     pub const fn is_usage(&self) -> bool {
         matches!(
             self,
-            Self::PortFile | Self::NoSuchPort { .. } | Self::Twice { .. } | Self::NoMac { .. } | Self::Config(_)
+            Self::PortFile
+                | Self::NoSuchPort { .. }
+                | Self::Twice { .. }
+                | Self::SameFile { .. }
+                | Self::NoMac { .. }
+                | Self::Config(_)
         )
     }
 }
@@ -155,7 +168,12 @@ pub fn replay(config: &Config, inputs: &[PortFile], outputs: &[PortFile]) -> Res
         captures.push((port, PcapIn::open(&input.path, kind)?));
     }
     let mut writers: HashMap<PortId, PcapOut> = HashMap::new();
-    for output in outputs {
+    for (at, output) in outputs.iter().enumerate() {
+        // Anything may be written to a device such as /dev/null.
+        let is_file = output.path.metadata().map_or(true, |found| found.is_file());
+        if is_file && inputs.iter().chain(&outputs[..at]).any(|other| other.path == output.path) {
+            return Err(ReplayError::SameFile { path: output.path.clone(), port: output.port.clone() });
+        }
         let port = interface(config, &output.port)?;
         if writers.contains_key(&port) {
             return Err(ReplayError::Twice { port: output.port.clone() });

@@ -15,7 +15,7 @@ use super::values::ValueError;
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// The file could not be read.
-    #[error("{}: {reason}", path.display())]
+    #[error("{} cannot be read: {reason}", path.display())]
     Read {
         /// Its path, as given.
         path: PathBuf,

@@ -281,7 +281,7 @@ fn interfaces_and_tunnels_keep_the_order_of_the_file() {
 #[test]
 fn a_file_that_cannot_be_read_is_one_sentence() {
     let error = Config::load("/nowhere/penstock.toml").unwrap_err();
-    assert_eq!(error.to_string(), "/nowhere/penstock.toml: No such file or directory (os error 2)");
+    assert_eq!(error.to_string(), "/nowhere/penstock.toml cannot be read: No such file or directory (os error 2)");
     assert!(error.faults().is_empty());
     let path = std::env::temp_dir().join(format!("penstock-config-{}.toml", std::process::id()));
     std::fs::write(&path, b"[gateway]\n# \xff\n").unwrap();

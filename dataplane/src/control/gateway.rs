@@ -12,16 +12,18 @@ use super::netlink::{self, Changes, Commander, Mirror};
 use super::plan::{Delta, Plan};
 use super::ports::{self, Interfaces, PortError};
 use super::resolve::{ResolveError, Resolver};
-use super::server::Server;
+use super::server::{OpenError, Server};
 use super::tunnels::TunnelDevices;
 use super::workers::{self, Equipment, Queues, Team};
 use super::xdp::{Xdp, XdpError};
 use crate::config::{Config, Fallback};
 use crate::io::{Port, Tap};
 use crate::packet::{PortId, Vrf};
+use crate::sentence::Sentence;
 use crate::tables::{Published, Tables};
 use crate::worker::Lane;
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -82,13 +84,8 @@ pub enum GatewayError {
     #[error(transparent)]
     Memory(#[from] xsk::Error),
     /// The control socket cannot be opened.
-    #[error("control socket {path}: {source}")]
-    Control {
-        /// Where it should be.
-        path: String,
-        /// Why.
-        source: io::Error,
-    },
+    #[error("control socket {0}")]
+    Control(#[from] OpenError),
     /// The system refuses something small.
     #[error("{what}: {source}")]
     System {
@@ -142,6 +139,10 @@ impl Log {
             self.last = text;
         }
     }
+
+    fn error(&mut self, error: &(dyn Error + 'static)) {
+        self.line(Sentence(error));
+    }
 }
 
 impl Gateway {
@@ -159,10 +160,13 @@ impl Gateway {
         for warning in &config.warnings {
             log.line(format_args!("warning: line {warning}"));
         }
+        if config.interfaces.is_empty() {
+            log.line("warning: the configuration has no [interface.NAME]: nothing is forwarded");
+        }
         let mirror = Mirror::open()?;
         let mut commander = Commander::open()?;
         ports::check(&config, mirror.host())?;
-        let server = open_server(&config)?;
+        let server = Server::open(&config.gateway.control)?;
         let system = |what| move |source| GatewayError::System { what, source };
         let bell = Arc::new(Wake::new().map_err(system("making an event descriptor"))?);
         let queues = all_queues(&config, mirror.host());
@@ -312,7 +316,7 @@ impl Gateway {
                 Ok(more) if more.is_empty() => break,
                 Ok(more) => changes.extend(more),
                 Err(error) => {
-                    self.log.line(format_args!("reading the kernel's tables: {error}"));
+                    self.log.line(format_args!("reading the kernel's tables: {}", Sentence(&error)));
                     break;
                 }
             }
@@ -325,7 +329,7 @@ impl Gateway {
         let delta = self.plan.follow(&self.config, self.mirror.host(), &changes);
         // Also without a change: a route that did not fit is tried again.
         if let Err(error) = self.apply(&delta) {
-            self.log.line(error);
+            self.log.error(&error);
         }
         for warning in std::mem::take(&mut self.plan.warnings) {
             self.log.line(format_args!("warning: {warning}"));
@@ -336,7 +340,7 @@ impl Gateway {
         for event in events {
             match event {
                 Ok(line) => self.log.line(line),
-                Err(error) => self.log.line(error),
+                Err(error) => self.log.error(&error),
             }
         }
     }
@@ -353,7 +357,7 @@ impl Gateway {
             self.follow_tunnels();
             let errors = self.neighbours.manage(&self.config, &self.plan, self.mirror.host(), &mut self.commander);
             for error in errors {
-                self.log.line(error);
+                self.log.error(&error);
             }
         }
         resolved?;
@@ -390,7 +394,7 @@ impl Gateway {
             team.close(port);
             team.open(Lane::device(port, Port::Tap(Tap::new(Arc::clone(device)))));
         }
-        errors.iter().for_each(|error| log.line(error));
+        errors.iter().for_each(|error| log.error(error));
         tunnels.export(config, plan, commander).iter().for_each(|error| log.line(error));
     }
 
@@ -399,14 +403,14 @@ impl Gateway {
         while let Some(wish) = self.team.wanted() {
             let asked = self.neighbours.want(wish, &self.config, &self.plan, &self.resolver, host, &mut self.commander);
             if let Err(error) = asked {
-                self.log.line(error);
+                self.log.error(&error);
             }
         }
         let pages = self.team.pages();
         for error in
             self.neighbours.confirm(&self.config, &self.plan, &self.resolver, &pages, host, &mut self.commander)
         {
-            self.log.line(error);
+            self.log.error(&error);
         }
     }
 
@@ -430,23 +434,19 @@ impl Gateway {
         let Self { xdp, mut team, mut interfaces, tunnels, mut commander, .. } = self;
         // The kernel forwards again before the workers end: nothing is received that would not be sent. A pinned
         // link stays when it is merely dropped.
+        let tell = |error: &(dyn Error + 'static)| eprintln!("stopping: {}", Sentence(error));
         let stopped = if keep { Ok(drop(xdp)) } else { xdp.stop() };
         if let Err(error) = stopped {
-            eprintln!("stopping: {error}");
+            tell(&error);
         }
         team.stop();
         tunnels.end(keep, &mut commander);
-        interfaces.restore().iter().for_each(|error| eprintln!("stopping: {error}"));
+        interfaces.restore().iter().for_each(|error| tell(error));
     }
 }
 
 fn names(capabilities: &[Capability]) -> String {
     capabilities.iter().map(|capability| capability.name()).collect::<Vec<_>>().join(", ")
-}
-
-fn open_server(config: &Config) -> Result<Server, GatewayError> {
-    let path = &config.gateway.control;
-    Server::open(path).map_err(|source| GatewayError::Control { path: path.display().to_string(), source })
 }
 
 fn all_queues(config: &Config, host: &Host) -> BTreeMap<PortId, Queues> {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -50,6 +50,34 @@ pub struct RouteQuery {
     pub after: Option<(u16, IpNet)>,
 }
 
+/// Why there is no control socket; to be read after the words "control socket".
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Somebody answers there.
+    #[error("{}: another gateway is running: stop it first", path.display())]
+    Running {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// It may be anything: it is not ours to remove.
+    #[error("{}: that is no socket: remove it, or set `[gateway] control` to another path", path.display())]
+    NotASocket {
+        /// What is there.
+        path: PathBuf,
+    },
+    /// The folder is not there and cannot be made, or may not be written to.
+    #[error(
+        "{}: {source}: set `[gateway] control` to a path in a folder that this user may write to \
+         (RuntimeDirectory= in a systemd unit)", path.display()
+    )]
+    System {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
 /// The listening end. Removes its socket when dropped.
 pub struct Server {
     listener: UnixListener,
@@ -61,13 +89,20 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// `AddrInUse` while another gateway answers there; else what the system says.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    /// Another gateway answers there, something else has the path, or what the system says.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        if UnixStream::connect(path).is_ok() {
+            return Err(OpenError::Running { path: path.into() });
+        }
+        if std::fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
+            return Err(OpenError::NotASocket { path: path.into() });
+        }
+        Self::listen(path).map_err(|source| OpenError::System { path: path.into(), source })
+    }
+
+    fn listen(path: &Path) -> io::Result<Self> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
-        }
-        if UnixStream::connect(path).is_ok() {
-            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another gateway is running: stop it first"));
         }
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -118,6 +153,14 @@ fn serve_one(client: UnixStream, answer: &impl Fn(Question) -> serde_json::Value
 /// Why a gateway could not be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
+    /// Its socket is its user's alone.
+    #[error("{path}: {source}: only root and the user that the gateway runs as may ask it")]
+    Permission {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// Nobody listens.
     #[error("no gateway answers at {path}: {source} (is `penstock run` running? --control names its socket)")]
     Connect {
@@ -149,7 +192,10 @@ pub enum AskError {
 /// Nobody listens, or the answer does not come.
 pub fn ask(path: &Path, question: Question) -> Result<serde_json::Value, AskError> {
     let silent = |source| AskError::Silent { path: path.into(), source };
-    let mut stream = UnixStream::connect(path).map_err(|source| AskError::Connect { path: path.into(), source })?;
+    let mut stream = UnixStream::connect(path).map_err(|source| match source.kind() {
+        io::ErrorKind::PermissionDenied => AskError::Permission { path: path.into(), source },
+        _ => AskError::Connect { path: path.into(), source },
+    })?;
     stream.set_read_timeout(Some(ANSWER)).map_err(silent)?;
     let mut text = serde_json::to_string(&question).map_err(|error| AskError::Answer(error.to_string()))?;
     text.push('\n');
@@ -230,12 +276,23 @@ mod tests {
         let path = socket("shares");
         let first = Server::open(&path).expect("a folder of our own");
         let second = Server::open(&path).err().expect("refused");
-        assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
+        assert!(matches!(second, OpenError::Running { .. }), "{second}");
         drop(first);
         // What a killed process leaves: a socket that nobody listens on.
         drop(UnixListener::bind(&path).expect("the folder is there"));
         let third = Server::open(&path).expect("nobody listens");
         drop(third);
+        std::fs::remove_dir_all(path.parent().expect("it has a folder")).expect("ours");
+    }
+
+    #[test]
+    fn a_file_that_is_no_socket_is_left_alone() {
+        let path = socket("file");
+        std::fs::create_dir_all(path.parent().expect("it has a folder")).expect("a folder of our own");
+        std::fs::write(&path, "precious").expect("a folder of our own");
+        let error = Server::open(&path).err().expect("refused");
+        assert!(matches!(error, OpenError::NotASocket { .. }), "{error}");
+        assert_eq!(std::fs::read(&path).expect("it is there"), b"precious");
         std::fs::remove_dir_all(path.parent().expect("it has a folder")).expect("ours");
     }
 }

@@ -30,7 +30,7 @@ impl TunnelDevices {
     pub fn establish(config: &Config, host: &Host, commander: &mut Commander) -> Result<Self, devices::Error> {
         let plan = Plan::new(config, host);
         let wanted = specs(config, |id| Resolver::mtu(config, &plan, id));
-        let left = |spec: &Spec| host.link_by_name(&spec.name).is_some();
+        let left = |spec: &Spec| host.link_by_name(&spec.name).is_some_and(|(_, link)| link.tun.is_some());
         let inherited = wanted.iter().any(|(_, spec)| left(spec)) || !commander.exported_routes()?.is_empty();
         let mut all = Self { devices: BTreeMap::new(), inherited };
         for (port, spec) in wanted {

@@ -25,7 +25,7 @@ use std::error::Error;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use std::{fs, io, thread};
+use std::{fmt, fs, io, thread};
 use steering::HostTables;
 use steering::tables::{
     INTERFACES, Ingress, Interface, Keeper, LOCALS, Local, LocalV4, LocalV6, PORTS, QUEUES, Quick, ROUTES, ROWS,
@@ -94,8 +94,8 @@ pub enum XdpError {
     #[error("the kernel refuses the XDP program: Linux 6.1 or newer is needed, with BPF and BTF")]
     Load(#[source] EbpfError),
     /// The verifier or the loader does not take the program.
-    #[error("the kernel refuses the XDP program")]
-    Verify(#[source] ProgramError),
+    #[error("the kernel refuses the XDP program: {0}: Linux 6.1 or newer is needed")]
+    Verify(Refusal),
     /// The embedded object lacks something: it is not the one that this version was built with.
     #[error("the embedded XDP object has no `{name}`: rebuild it from its source")]
     Object {
@@ -110,7 +110,8 @@ pub enum XdpError {
     },
     /// Somebody else's program.
     #[error(
-        "{device}: another XDP program is attached: stop whoever attached it, or `ip link set dev {device} xdp off`"
+        "{device}: another XDP program is attached: stop whoever attached it, `ip link set dev {device} xdp off`, or \
+         remove the file that keeps it below {BPFFS}"
     )]
     Busy {
         /// The device.
@@ -166,7 +167,7 @@ pub enum XdpError {
     },
     /// No place to leave a program behind.
     #[error(
-        "{}: no BPF file system can be had here, which `fallback = \"drop\"` needs to outlive the process",
+        "{0}: `fallback = \"drop\"` needs a BPF file system there, and mounting it failed: `mount -t bpf bpf {0}` as root",
         path.display()
     )]
     Bpffs {
@@ -185,6 +186,24 @@ pub enum XdpError {
         #[source]
         source: io::Error,
     },
+}
+
+/// What the verifier minds: of its log, which lists every instruction on the way, what it says last.
+#[derive(Debug)]
+pub struct Refusal(ProgramError);
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ProgramError::LoadError { io_error, verifier_log } = &self.0 else { return write!(f, "{}", self.0) };
+        write!(f, "{io_error}")?;
+        last_words(&verifier_log.to_string()).map_or(Ok(()), |reason| write!(f, ": {reason}"))
+    }
+}
+
+fn last_words(log: &str) -> Option<&str> {
+    // Statistics come after them.
+    let reason = log.split("verification time").next()?;
+    reason.lines().map(str::trim).rfind(|line| !line.is_empty())
 }
 
 /// The loaded program with its maps and links.
@@ -220,7 +239,7 @@ impl Xdp {
         })?;
         program(&mut ebpf)?.load().map_err(|error| match errno(&error) {
             Some(Errno::PERM) => XdpError::Privilege { action: "loading the XDP program" },
-            _ => XdpError::Verify(error),
+            _ => XdpError::Verify(Refusal(error)),
         })?;
         let maps = Maps::of(&mut ebpf)?;
         Ok(Self { ebpf, maps, links: BTreeMap::new(), pins: Pins::new(bpffs, instance) })

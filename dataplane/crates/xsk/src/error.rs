@@ -58,7 +58,7 @@ pub enum Error {
     },
     /// ENOBUFS: pinned pages are charged to the user.
     #[error(
-        "the locked-memory limit of {limit} octets does not allow {octets} of packet memory: raise `ulimit -l` (RLIMIT_MEMLOCK), or grant CAP_IPC_LOCK"
+        "the locked-memory limit of {limit} octets does not allow {octets} of packet memory: grant CAP_IPC_LOCK, or raise it (`ulimit -l`, LimitMEMLOCK= in a systemd unit)"
     )]
     LockedMemory {
         /// The size of the UMEM.
@@ -73,7 +73,7 @@ pub enum Error {
         what: &'static str,
     },
     /// EOPNOTSUPP, when nothing but zero-copy will do.
-    #[error("queue {queue} of interface {ifindex} cannot do zero-copy: {reason}")]
+    #[error("queue {queue} of interface {ifindex} cannot do zero-copy: {reason}: ask for `auto` or `copy`")]
     ZeroCopyRefused {
         /// The interface.
         ifindex: u32,

@@ -572,9 +572,18 @@ fn why_a_device_cannot_be_had_is_one_sentence() {
         other.attach(native(index, false)).expect("nothing is there");
         assert_eq!(
             said(xdp.attach(native(index, false))),
-            "v0: another XDP program is attached: stop whoever attached it, or `ip link set dev v0 xdp off`"
+            "v0: another XDP program is attached: stop whoever attached it, `ip link set dev v0 xdp off`, or remove the \
+             file that keeps it below /sys/fs/bpf"
         );
     });
+}
+
+#[test]
+fn of_what_the_verifier_says_its_reason_is_kept() {
+    let log = "3: (61) r8 = *(u32 *)(r1 +0) ; R8=pkt(r=0)\n4: (16) if w8 == 0x0 goto pc+180\n\
+        R8 pointer comparison prohibited\nverification time 479 usec\nstack depth 96\n";
+    assert_eq!(last_words(log), Some("R8 pointer comparison prohibited"));
+    assert_eq!(last_words(""), None);
 }
 
 #[test]
