@@ -171,8 +171,9 @@ fn prohibited() -> Scene {
     let scene = Scene::with("", 1500, CHUNKS, |host| {
         let prefix = "198.18.7.0/24".parse().expect("a prefix");
         let key = RouteKey { table: 254, prefix, tos: 0, metric: 0 };
-        let route = MirroredRoute { protocol: 4, kind: RouteKind::Prohibit, next_hops: Vec::new(), prefsrc: None };
-        host.routes.insert(key, route);
+        let (kind, next_hops) = (RouteKind::Prohibit, Vec::new());
+        let route = MirroredRoute { protocol: 4, kind, next_hops, prefsrc: None, next_hop_id: None };
+        host.routes.insert(key, route.into());
     });
     given(scene, LAN, from_client(&ipv4([198, 18, 7, 1], 20, |_| {})))
 }

@@ -1,11 +1,9 @@
-//! What Penstock makes in the host: the devices of its tunnels, `penstock0`, and exported routes.
+//! What Penstock makes in the host: the devices of its tunnels and `penstock0`; [`export`](super::export) makes routes.
 //!
 //! All of it outlives a process that is killed, on purpose: what belongs to a tunnel must not
 //! leave in clear when nobody is there to encapsulate it. So everything here takes over what an earlier run
-//! left, and a clean stop removes it. It decides nothing: which devices and which
-//! routes there should be, control says.
+//! left, and a clean stop removes it. It decides nothing: which devices there should be, control says.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -13,15 +11,12 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use sys::tun::{Kind, Tun};
 
-use super::host::{IfIndex, RouteKey, TunKind};
-use super::netlink::{self, Commander, ExportedRoute};
+pub use super::export::{EXPORT_METRIC, Exported, export};
+use super::host::{IfIndex, TunKind};
+use super::netlink::{self, Commander};
 
 /// The device that takes what a tunnel without one delivers to the host.
 pub const LOCAL_DEVICE: &str = "penstock0";
-
-/// Metric of exported routes: before any that a routing daemon installs (1 is the least that
-/// IPv6 has), since static routes come before mirrored ones.
-pub const EXPORT_METRIC: u32 = 1;
 
 /// A device could not be made as asked.
 #[derive(Debug, thiserror::Error)]
@@ -217,62 +212,11 @@ fn is_link_local(address: &IpNet) -> bool {
     matches!(address, IpNet::V6(net) if net.addr().is_unicast_link_local())
 }
 
-/// What [`export`] did.
-#[derive(Debug, Default)]
-pub struct Exported {
-    /// Routes that were added or changed.
-    pub set: Vec<RouteKey>,
-    /// Routes that were removed.
-    pub removed: Vec<RouteKey>,
-    /// What could not be done; all else was. EEXIST where a route of somebody else's has the key,
-    /// which is left alone.
-    pub failed: Vec<(RouteKey, netlink::Error)>,
-}
-
-/// Makes the kernel's routes of protocol 80 exactly those that are `wanted`: adds first,
-/// then removes, so that no packet finds neither the old nor the new. Touches nothing that is so
-/// already; safe to repeat, as is due when a link has come up again. With nothing wanted, a clean stop.
-///
-/// # Errors
-/// When the kernel's routes cannot be read; what fails for one route is in [`Exported::failed`].
-pub fn export(
-    wanted: impl IntoIterator<Item = ExportedRoute>,
-    commander: &mut Commander,
-) -> Result<Exported, netlink::Error> {
-    let mut present: BTreeMap<RouteKey, _> = commander.exported_routes()?.into_iter().collect();
-    let mut exported = Exported::default();
-    for mut route in wanted {
-        if route.key.prefix.addr().is_ipv6() && route.key.metric == 0 {
-            route.key.metric = IPV6_DEFAULT_METRIC;
-        }
-        let result = match present.remove(&route.key) {
-            Some(there) if route.is(&there) => continue,
-            // It is ours, so it may be replaced.
-            Some(_) => commander.replace_route(&route),
-            None => commander.add_route(&route),
-        };
-        match result {
-            Ok(()) => exported.set.push(route.key),
-            Err(error) => exported.failed.push((route.key, error)),
-        }
-    }
-    for key in present.into_keys() {
-        match commander.delete_route(&key) {
-            Ok(()) => exported.removed.push(key),
-            Err(error) => exported.failed.push((key, error)),
-        }
-    }
-    Ok(exported)
-}
-
-/// What the kernel makes of metric 0 in IPv6 (IP6_RT_PRIO_USER).
-const IPV6_DEFAULT_METRIC: u32 = 1024;
-
 #[cfg(test)]
 mod tests {
-    use super::super::host::{Host, MirroredRoute};
+    use super::super::host::Host;
+    use super::super::netlink::Mirror;
     use super::super::netlink::tests::{eventually, in_namespace, ip};
-    use super::super::netlink::{Mirror, PROTOCOL, Target};
     use super::*;
 
     fn spec(name: &str, kind: TunKind) -> Spec {
@@ -322,9 +266,10 @@ mod tests {
                 assert_eq!(device.ifindex(), ifindex);
                 host("taken over");
                 // Carrier comes back with the program; nothing else was touched.
-                let changes = mirror.poll().expect("the kernel answers");
-                let ours = changes.addresses.iter().filter(|(_, address)| !is_link_local(address));
-                assert_eq!(ours.count(), 0, "{changes:?}");
+                let mut changes = mirror.poll().expect("the kernel answers");
+                // The kernel's own is in use once nobody objects, a second or two after.
+                changes.addresses.retain(|(_, address)| !is_link_local(address));
+                assert!(changes.addresses.is_empty(), "{changes:?}");
 
                 device.remove().expect("ours");
                 eventually(|| {
@@ -377,100 +322,6 @@ mod tests {
                 );
                 assert!(commander.link(name).expect("asked").is_some());
             }
-        });
-    }
-
-    fn route(prefix: &str, table: u32, target: Target) -> ExportedRoute {
-        ExportedRoute {
-            key: RouteKey { table, prefix: prefix.parse().expect("a prefix"), tos: 0, metric: EXPORT_METRIC },
-            target,
-        }
-    }
-
-    fn of_ours() -> BTreeMap<RouteKey, MirroredRoute> {
-        let mirror = Mirror::open().expect("in the namespace");
-        let mut routes = mirror.host().routes.clone();
-        routes.retain(|_, route| route.protocol == PROTOCOL);
-        routes
-    }
-
-    #[test]
-    fn exported_routes_are_exactly_those_wanted() {
-        in_namespace(|| {
-            let mut commander = Commander::open().expect("in the namespace");
-            let spec = spec("aws-a", TunKind::Tun);
-            let device = Device::establish(&spec, &mut commander).expect("free");
-            let out = Target::Device(device.ifindex());
-            ip("route add unreachable 203.0.113.0/24 metric 9 proto static");
-            let mut wanted = vec![
-                route("198.51.100.0/24", 254, out),
-                route("198.18.0.0/15", 1001, Target::Unreachable),
-                route("2001:db8:1::/48", 254, out),
-                route("2001:db8:2::/48", 1001, Target::Blackhole),
-                route("0.0.0.0/0", 1001, out),
-            ];
-            let exported = export(wanted.clone(), &mut commander).expect("readable");
-            assert!(exported.failed.is_empty(), "{:?}", exported.failed);
-            assert_eq!((exported.set.len(), exported.removed.len()), (5, 0));
-            let present = of_ours();
-            assert_eq!(present.len(), 5);
-            for route in &wanted {
-                assert!(route.is(&present[&route.key]), "{route:?}");
-            }
-
-            // Nothing to do.
-            let exported = export(wanted.clone(), &mut commander).expect("readable");
-            assert!(exported.set.is_empty() && exported.removed.is_empty());
-
-            // One changed, one gone, one new, and one that somebody added under our number.
-            ip("route add unreachable 192.0.2.128/25 proto 80");
-            wanted[0].target = Target::Unreachable;
-            wanted[2].target = Target::Unreachable;
-            wanted.pop();
-            wanted.push(route("2001:db8:3::/48", 254, out));
-            let exported = export(wanted.clone(), &mut commander).expect("readable");
-            assert!(exported.failed.is_empty(), "{:?}", exported.failed);
-            assert_eq!((exported.set.len(), exported.removed.len()), (3, 2));
-            let present = of_ours();
-            assert_eq!(present.len(), 5);
-            for route in &wanted {
-                assert!(route.is(&present[&route.key]), "{route:?}");
-            }
-
-            // The kernel takes IPv4 routes away with the link, and we put them back.
-            ip("link set aws-a down");
-            ip("link set aws-a up");
-            wanted.push(route("198.51.100.128/25", 254, out));
-            export(wanted.clone(), &mut commander).expect("readable");
-            assert_eq!(of_ours().len(), 6);
-
-            let exported = export([], &mut commander).expect("readable");
-            assert!(exported.failed.is_empty(), "{:?}", exported.failed);
-            assert_eq!(exported.removed.len(), 6);
-            assert!(of_ours().is_empty());
-            let mirror = Mirror::open().expect("in the namespace");
-            let foreign = RouteKey { metric: 9, ..route("203.0.113.0/24", 254, out).key };
-            assert!(mirror.host().routes.contains_key(&foreign));
-        });
-    }
-
-    #[test]
-    fn a_route_of_somebody_elses_is_not_overwritten_and_the_others_are_exported() {
-        in_namespace(|| {
-            ip("link set lo up");
-            ip("route add 198.51.100.0/24 dev lo proto static metric 1");
-            let mut commander = Commander::open().expect("in the namespace");
-            let wanted =
-                [route("198.51.100.0/24", 254, Target::Unreachable), route("203.0.113.0/24", 254, Target::Unreachable)];
-            let exported = export(wanted, &mut commander).expect("readable");
-            assert_eq!(exported.set, [wanted[1].key]);
-            let [(key, error)] = &exported.failed[..] else { panic!("{:?}", exported.failed) };
-            assert_eq!(*key, wanted[0].key);
-            assert_eq!(
-                error.to_string(),
-                "cannot add the route unreachable 198.51.100.0/24 in table 254: File exists (os error 17)"
-            );
-            assert_eq!(of_ours().len(), 1);
         });
     }
 }

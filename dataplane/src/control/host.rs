@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -23,11 +24,23 @@ pub struct Host {
     pub addresses: BTreeSet<(IfIndex, IpNet)>,
     /// Neighbour entries (ARP and ND) by link and protocol address.
     pub neighbours: BTreeMap<(IfIndex, IpAddr), Neigh>,
-    /// Routes of every table, the kernel's `local` (255) included.
-    pub routes: BTreeMap<RouteKey, MirroredRoute>,
+    /// Routes of every table, the kernel's `local` (255) included. What routes have in common is there once, however
+    /// many share it: a full Internet table costs its keys and a pointer each.
+    pub routes: BTreeMap<RouteKey, Arc<MirroredRoute>>,
 }
 
 impl Host {
+    /// The route of that key.
+    pub fn route(&self, key: &RouteKey) -> Option<&MirroredRoute> {
+        self.routes.get(key).map(Arc::as_ref)
+    }
+
+    /// The routes of one prefix in one table, but for those of one type of service alone; first the one that the kernel uses.
+    pub fn routes_to(&self, table: u32, prefix: IpNet) -> impl Iterator<Item = (&RouteKey, &MirroredRoute)> {
+        let key = |metric| RouteKey { table, prefix, tos: 0, metric };
+        self.routes.range(key(0)..=key(u32::MAX)).map(|(key, route)| (key, route.as_ref()))
+    }
+
     /// Index and link of that name. Linear in the number of links, of which there are few.
     pub fn link_by_name(&self, name: &str) -> Option<(IfIndex, &Link)> {
         self.links.iter().find(|(_, link)| link.name == name).map(|(&index, link)| (index, link))
@@ -129,15 +142,17 @@ pub struct RouteKey {
     pub metric: u32,
 }
 
-/// A route of the kernel.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A route of the kernel without its key. Many routes have one of these, so it may be compared by its address first.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct MirroredRoute {
     /// Who installed it (RTPROT_*): 2 kernel, 3 boot, 4 static, 16 DHCP, 80 Penstock, 186 BGP…
     pub protocol: u8,
     /// What becomes of a packet that takes it.
     pub kind: RouteKind,
-    /// Where it goes, in the kernel's order; empty for kinds that go nowhere.
+    /// Where it goes, in the kernel's order, without hops whose link is down; empty for kinds that go nowhere.
     pub next_hops: Vec<KernelHop>,
+    /// The next-hop object (`ip nexthop`) that `kind` and `next_hops` come from, if it is by one.
+    pub next_hop_id: Option<u32>,
     /// Source address that the host prefers for its own packets.
     pub prefsrc: Option<IpAddr>,
 }
@@ -168,12 +183,13 @@ pub enum RouteKind {
 }
 
 /// One next hop of a kernel route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct KernelHop {
-    /// Link that it leaves by.
+    /// Link that it leaves by; `None` where that is not all that the kernel does, as it adds a header on the way
+    /// (RTA_ENCAP: MPLS, SRv6…).
     pub ifindex: Option<IfIndex>,
     /// Router that it goes to (of either family, RFC 5549); `None` when on-link.
     pub gateway: Option<IpAddr>,
-    /// Share of the flows, 1..=256.
+    /// Share of the flows, positive: up to 256 in a route of its own, any in a group of next-hop objects.
     pub weight: u16,
 }

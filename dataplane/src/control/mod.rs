@@ -2,6 +2,7 @@
 
 pub mod devices;
 pub mod ethtool;
+pub mod export;
 pub mod gateway;
 pub mod host;
 pub mod neighbours;

@@ -1,7 +1,7 @@
 //! rtnetlink: a mirror of the host's tables, and orders to the kernel.
 //!
-//! Synchronous, on two sockets: the [`Mirror`] only listens and asks for dumps, the
-//! [`Commander`] only orders. What the messages look like is known in `message` alone.
+//! Synchronous, on sockets of their own: the [`Mirror`] only listens and asks for dumps, the
+//! [`Commander`] only orders. What the messages look like is known in `message` and `route` alone.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -13,8 +13,10 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 mod commander;
 mod message;
 mod mirror;
+mod route;
 
-pub use commander::{Commander, ExportedRoute, PROTOCOL, Target};
+pub use commander::Commander;
+pub use commander::routes::{ExportedRoute, PROTOCOL, RouteOrder, Target};
 pub use mirror::{Changes, Mirror};
 
 /// What can go wrong between us and the kernel's tables.
@@ -74,8 +76,6 @@ impl std::fmt::Display for Order {
     }
 }
 
-type Message = NetlinkMessage<RouteNetlinkMessage>;
-
 /// A netlink socket and the buffer that it reads into.
 struct Channel {
     socket: Socket,
@@ -96,54 +96,70 @@ impl Channel {
         socket.set_non_blocking(true)?;
         // Checks dump requests, and filters by what they say (Linux 4.20).
         socket.set_netlink_get_strict_chk(true)?;
+        // A refusal need not quote the whole request.
+        socket.set_cap_ack(true)?;
         Ok(Self { socket, port: address.port_number(), sequence: 0, buffer: vec![0; BUFFER_OCTETS] })
     }
 
-    /// Sends a request; its sequence number.
-    fn send(&mut self, request: RouteNetlinkMessage, flags: u16) -> io::Result<u32> {
+    /// Appends a request to `batch`; its sequence number.
+    fn append(&mut self, request: RouteNetlinkMessage, flags: u16, batch: &mut Vec<u8>) -> u32 {
         self.sequence = self.sequence.wrapping_add(1);
         let mut message = NetlinkMessage::from(request);
         message.header.flags = NLM_F_REQUEST | flags;
         message.header.sequence_number = self.sequence;
         message.finalize();
-        let mut octets = vec![0; message.buffer_len()];
-        message.serialize(&mut octets);
-        self.socket.send_to(&octets, &SocketAddr::new(0, 0), 0)?;
-        Ok(self.sequence)
+        let start = batch.len();
+        batch.resize(start + message.buffer_len().next_multiple_of(4), 0);
+        message.serialize(&mut batch[start..]);
+        self.sequence
     }
 
-    /// Reads one datagram and hands each message in it to `each`, `None` for one that could
-    /// not be decoded. Whether there was a datagram.
+    /// Appends a request that `netlink-packet-route` has no words for; its sequence number.
+    fn append_raw(&mut self, kind: u16, body: &[u8], flags: u16, batch: &mut Vec<u8>) -> u32 {
+        self.sequence = self.sequence.wrapping_add(1);
+        batch.extend((Raw::HEADER_OCTETS as u32 + body.len() as u32).to_ne_bytes());
+        batch.extend(kind.to_ne_bytes());
+        batch.extend((NLM_F_REQUEST | flags).to_ne_bytes());
+        batch.extend(self.sequence.to_ne_bytes());
+        // Who asks, the kernel knows.
+        batch.extend(0_u32.to_ne_bytes());
+        batch.extend(body);
+        batch.resize(batch.len().next_multiple_of(4), 0);
+        self.sequence
+    }
+
+    /// Sends what was appended. The kernel has dealt with all of it when this returns, but for the rest of a dump.
+    fn send(&self, batch: &[u8]) -> io::Result<()> {
+        self.socket.send_to(batch, &SocketAddr::new(0, 0), 0).map(|_| ())
+    }
+
+    /// Reads one datagram, if there is one. It holds the channel's buffer, to be [given back](Self::reuse).
     ///
     /// # Errors
     /// ENOBUFS when messages were lost; also for a datagram that was longer than the buffer.
-    fn receive(&mut self, mut each: impl FnMut(Option<Message>)) -> io::Result<bool> {
-        let length = match self.socket.recv(&mut &mut self.buffer[..], libc::MSG_TRUNC) {
-            Ok(length) => length,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(true),
-            Err(error) => return Err(error),
+    fn receive(&mut self) -> io::Result<Option<Datagram>> {
+        let length = loop {
+            match self.socket.recv(&mut &mut self.buffer[..], libc::MSG_TRUNC) {
+                Ok(length) => break length,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
         };
-        let Some(mut rest) = self.buffer.get(..length) else {
+        if length > self.buffer.len() {
             return Err(io::Error::from_raw_os_error(libc::ENOBUFS));
-        };
-        while let Some(octets) = rest.first_chunk::<4>() {
-            let length = u32::from_ne_bytes(*octets) as usize;
-            // A header is 16 octets; shorter or longer than what is there means rubbish.
-            let Some(message) = rest.get(..length).filter(|_| length >= 16) else {
-                each(None);
-                break;
-            };
-            each(NetlinkMessage::deserialize(message).ok());
-            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
         }
-        Ok(true)
+        Ok(Some(Datagram { buffer: std::mem::take(&mut self.buffer), length }))
+    }
+
+    fn reuse(&mut self, datagram: Datagram) {
+        self.buffer = datagram.buffer;
     }
 
     /// Whether a message answers the request of that number, rather than tell of an event
     /// (which carries the number and port of whoever caused it).
-    fn answers(&self, message: &Message, sequence: u32) -> bool {
-        message.header.sequence_number == sequence && message.header.port_number == self.port
+    fn answers(&self, message: &Raw<'_>, sequence: u32) -> bool {
+        message.sequence == sequence && message.port == self.port
     }
 }
 
@@ -153,15 +169,86 @@ impl AsFd for Channel {
     }
 }
 
-/// The error that ends a dump or acknowledges a request, if it is one.
-fn failure(payload: &NetlinkPayload<RouteNetlinkMessage>) -> Option<io::Error> {
-    let code = match payload {
-        NetlinkPayload::Error(error) => error.code.map_or(0, |code| code.get()),
-        NetlinkPayload::Done(done) => done.code,
-        _ => 0,
-    };
-    (code < 0).then(|| io::Error::from_raw_os_error(-code))
+/// What one read from a socket gave: some messages.
+struct Datagram {
+    buffer: Vec<u8>,
+    length: usize,
 }
+
+impl Datagram {
+    /// Its messages; the last may be rubbish, and is then `None`.
+    fn messages(&self) -> impl Iterator<Item = Option<Raw<'_>>> {
+        let mut rest = &self.buffer[..self.length];
+        std::iter::from_fn(move || {
+            let length = u32::from_ne_bytes(*rest.first_chunk()?) as usize;
+            let message = rest.get(..length).and_then(Raw::new);
+            rest = match message {
+                Some(_) => rest.get(length.next_multiple_of(4)..).unwrap_or_default(),
+                None => &[],
+            };
+            Some(message)
+        })
+    }
+}
+
+/// A message as it came: struct nlmsghdr and what follows it.
+#[derive(Clone, Copy)]
+struct Raw<'a> {
+    /// RTM_* or NLMSG_*.
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    port: u32,
+    octets: &'a [u8],
+}
+
+impl<'a> Raw<'a> {
+    const HEADER_OCTETS: usize = 16;
+
+    fn new(octets: &'a [u8]) -> Option<Self> {
+        let (&[_, _, _, _, k0, k1, f0, f1, s0, s1, s2, s3, p0, p1, p2, p3], _) = octets.split_first_chunk::<16>()?;
+        Some(Self {
+            kind: u16::from_ne_bytes([k0, k1]),
+            flags: u16::from_ne_bytes([f0, f1]),
+            sequence: u32::from_ne_bytes([s0, s1, s2, s3]),
+            port: u32::from_ne_bytes([p0, p1, p2, p3]),
+            octets,
+        })
+    }
+
+    fn body(&self) -> &'a [u8] {
+        &self.octets[Self::HEADER_OCTETS..]
+    }
+
+    /// In the words of `netlink-packet-route`, where it has them.
+    fn decode(&self) -> Option<RouteNetlinkMessage> {
+        match NetlinkMessage::deserialize(self.octets).ok()?.payload {
+            NetlinkPayload::InnerMessage(message) => Some(message),
+            _ => None,
+        }
+    }
+
+    /// How a request went, if this is its last answer: an acknowledgement, an error, or the end of a dump.
+    fn outcome(&self) -> Option<io::Result<()>> {
+        if !matches!(self.kind, NLMSG_ERROR | NLMSG_DONE) {
+            return None;
+        }
+        let code = self.body().first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
+        Some(if code < 0 { Err(io::Error::from_raw_os_error(-code)) } else { Ok(()) })
+    }
+}
+
+// linux/netlink.h
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+// linux/rtnetlink.h
+const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
+const RTM_NEWNEXTHOP: u16 = 104;
+const RTM_DELNEXTHOP: u16 = 105;
+const RTM_GETNEXTHOP: u16 = 106;
+const RTM_NEWNEXTHOPBUCKET: u16 = 116;
+const RTM_DELNEXTHOPBUCKET: u16 = 117;
 
 #[cfg(test)]
 pub(crate) mod tests;

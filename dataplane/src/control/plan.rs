@@ -133,7 +133,7 @@ impl Plan {
         if !changes.routes.is_empty() {
             let ours = self.ports_by_index().collect();
             for key in &changes.routes {
-                self.mirror(config, &ours, key, host.routes.get(key));
+                self.mirror(config, &ours, key, host.route(key));
             }
         }
         delta.next_hops |= self.lead_on(config) | self.rib.take_fresh();

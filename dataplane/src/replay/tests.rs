@@ -128,7 +128,8 @@ fn names_that_are_no_ports_are_refused_with_those_that_are() {
     fn check(input: &str, output: &str, names: &[&str]) {
         let folder = Folder::new("names");
         let inputs: Vec<_> = [input].iter().filter(|i| !i.is_empty()).map(|i| folder.capture(i, "in", &[])).collect();
-        let outputs: Vec<_> = output.split_whitespace().map(|port| folder.at(port, port)).collect();
+        let ports = output.split_whitespace().enumerate();
+        let outputs: Vec<_> = ports.map(|(at, port)| folder.at(port, &format!("out-{at}"))).collect();
         match replay(&config(), &inputs, &outputs) {
             Ok(_) => assert!(names.is_empty(), "{input} {output} was taken"),
             Err(error) => {

@@ -1,47 +1,26 @@
-//! Orders to the kernel, each acknowledged before the next.
+//! Orders to the kernel, each acknowledged before the next but for [`routes`], which are many.
 
 use std::io;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NetlinkPayload};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE};
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::neighbour::{
     NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope, RouteType};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use sys::poll::{PollFd, PollFlags};
 
-use super::{Channel, Error, Order, failure, message};
-use crate::control::host::{IfIndex, Link, MirroredRoute, Neigh, NeighState, RouteKey, RouteKind};
+use super::{Channel, Error, Order, Raw, message};
+use crate::control::host::{IfIndex, Link, Neigh, NeighState};
 
-/// RTPROT_*, who installed a route: the number of what Penstock exports.
-pub const PROTOCOL: u8 = 80;
+pub(super) mod routes;
 
-/// Where an exported route leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Target {
-    /// Out of that device.
-    Device(IfIndex),
-    /// Out of that device to a router, of the prefix's family.
-    Gateway(IfIndex, IpAddr),
-    /// Nowhere, answered with ICMP unreachable.
-    Unreachable,
-    /// Nowhere, in silence.
-    Blackhole,
-}
-
-/// A route that Penstock keeps in a kernel table. IPv6 has no metric 0: the kernel makes it 1,024.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ExportedRoute {
-    /// Which route.
-    pub key: RouteKey,
-    /// Where it leads.
-    pub target: Target,
-}
+/// Receive buffer in octets of kernel memory, of which a refusal takes about a thousand.
+const RECEIVE_BUFFER_OCTETS: usize = 4 << 20;
 
 /// Configures links, addresses, routes and neighbours of the network namespace in which it was
 /// opened. Needs CAP_NET_ADMIN for all but reading. Waits for the kernel's answer, microseconds.
@@ -52,7 +31,8 @@ impl Commander {
     /// [`Error::Open`].
     pub fn open() -> Result<Self, Error> {
         let channel = Channel::open().map_err(Error::Open)?;
-        // The largest dump that is asked for here comes as fast as it is read.
+        // Dumps come as fast as they are read; what takes room is a thousand refusals at once.
+        sys::netdev::set_receive_buffer(&channel, RECEIVE_BUFFER_OCTETS).map_err(Error::Open)?;
         Ok(Self(channel))
     }
 
@@ -65,8 +45,8 @@ impl Commander {
         request.attributes.push(LinkAttribute::IfName(name.to_owned()));
         let mut found = None;
         let result = self.exchange(RouteNetlinkMessage::GetLink(request), 0, |answer| {
-            if let RouteNetlinkMessage::NewLink(link) = answer {
-                found = message::link(link);
+            if let Some(RouteNetlinkMessage::NewLink(link)) = answer.decode() {
+                found = message::link(&link);
             }
         });
         match result {
@@ -141,8 +121,8 @@ impl Commander {
         request.header.index = ifindex;
         let mut addresses = Vec::new();
         self.dump("addresses", RouteNetlinkMessage::GetAddress(request), |answer| {
-            if let RouteNetlinkMessage::NewAddress(found) = answer
-                    && let Some(((index, address), _)) = message::address(found)
+            if let Some(RouteNetlinkMessage::NewAddress(found)) = answer.decode()
+                    && let Some(((index, address), _)) = message::address(&found)
                     // IPv4 lists all of them to whom it cannot filter for.
                     && index == ifindex
             {
@@ -150,64 +130,6 @@ impl Commander {
             }
         })?;
         Ok(addresses)
-    }
-
-    /// Adds a route, of protocol [`PROTOCOL`].
-    ///
-    /// # Errors
-    /// [`Error::Refused`]: EEXIST when there is one of that key already, whoever installed it.
-    pub fn add_route(&mut self, route: &ExportedRoute) -> Result<(), Error> {
-        self.order(RouteNetlinkMessage::NewRoute(route_message(route)), NLM_F_CREATE | NLM_F_EXCL, || {
-            format!("add the route {}", described(route))
-        })
-    }
-
-    /// Puts a route in the place of the one with that key, whoever installed that, or adds it.
-    ///
-    /// # Errors
-    /// [`Error::Refused`].
-    pub fn replace_route(&mut self, route: &ExportedRoute) -> Result<(), Error> {
-        self.order(RouteNetlinkMessage::NewRoute(route_message(route)), NLM_F_CREATE | NLM_F_REPLACE, || {
-            format!("set the route {}", described(route))
-        })
-    }
-
-    /// Deletes the route of that key and of protocol [`PROTOCOL`], wherever it leads; nothing
-    /// if there is none.
-    ///
-    /// # Errors
-    /// [`Error::Refused`].
-    pub fn delete_route(&mut self, key: &RouteKey) -> Result<(), Error> {
-        let mut request = bare_route(key);
-        // "Any" of the kinds and scopes that there are.
-        request.header.kind = RouteType::Unspec;
-        request.header.scope = RouteScope::NoWhere;
-        let result = self.order(RouteNetlinkMessage::DelRoute(request), 0, || {
-            format!("delete the route {} from table {}", key.prefix, key.table)
-        });
-        unless(result, &[libc::ESRCH, libc::ENOENT])
-    }
-
-    /// Every route of protocol [`PROTOCOL`], of both families and all tables.
-    ///
-    /// # Errors
-    /// [`Error::Dump`].
-    pub fn exported_routes(&mut self) -> Result<Vec<(RouteKey, MirroredRoute)>, Error> {
-        let mut routes = Vec::new();
-        for (family, what) in [(AddressFamily::Inet, "IPv4 routes"), (AddressFamily::Inet6, "IPv6 routes")] {
-            let mut request = RouteMessage::default();
-            request.header.address_family = family;
-            request.header.protocol = PROTOCOL.into();
-            self.dump(what, RouteNetlinkMessage::GetRoute(request), |answer| {
-                if let RouteNetlinkMessage::NewRoute(found) = answer
-                    && let Some((key, route)) = message::route(found)
-                    && route.protocol == PROTOCOL
-                {
-                    routes.push((key, route));
-                }
-            })?;
-        }
-        Ok(routes)
     }
 
     /// Asks the kernel to resolve a neighbour, as if it had a packet for it (NTF_USE): starts
@@ -316,7 +238,7 @@ impl Commander {
         &mut self,
         what: &'static str,
         request: RouteNetlinkMessage,
-        each: impl FnMut(&RouteNetlinkMessage),
+        each: impl FnMut(&Raw<'_>),
     ) -> Result<(), Error> {
         match self.exchange(request, NLM_F_DUMP, each) {
             Ok(()) => Ok(()),
@@ -328,43 +250,43 @@ impl Commander {
 
     /// Sends a request and reads its answers to the end: an acknowledgement, the end of a
     /// dump, or the one message that answers a plain question.
-    fn exchange(
-        &mut self,
-        request: RouteNetlinkMessage,
-        flags: u16,
-        mut each: impl FnMut(&RouteNetlinkMessage),
-    ) -> io::Result<()> {
+    fn exchange(&mut self, request: RouteNetlinkMessage, flags: u16, mut each: impl FnMut(&Raw<'_>)) -> io::Result<()> {
         let plain = flags & (NLM_F_DUMP | NLM_F_ACK) == 0;
-        let sequence = self.0.send(request, flags)?;
+        let mut octets = Vec::new();
+        let sequence = self.0.append(request, flags, &mut octets);
+        self.0.send(&octets)?;
+        self.answers(|answer| {
+            // What belongs to an earlier request that timed out is passed over.
+            if answer.sequence != sequence {
+                return None;
+            }
+            let outcome = answer.outcome();
+            if outcome.is_none() {
+                each(answer);
+            }
+            outcome.or_else(|| plain.then_some(Ok(())))
+        })?
+    }
+
+    /// Hands every message for us to `each`, until that has the last one.
+    fn answers<T>(&mut self, mut each: impl FnMut(&Raw<'_>) -> Option<T>) -> io::Result<T> {
         let deadline = Instant::now() + TIMEOUT;
-        let mut outcome = None;
-        while outcome.is_none() {
-            let mut messages = Vec::new();
-            if !self.0.receive(|message| messages.push(message))? {
+        loop {
+            let Some(datagram) = self.0.receive()? else {
                 let left = deadline.checked_duration_since(Instant::now()).ok_or(io::ErrorKind::TimedOut)?;
                 let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
                 sys::poll::poll(&mut fds, Some(left))?;
-            }
-            // What belongs to an earlier request that timed out is passed over.
-            for message in messages.iter().flatten() {
-                if !self.0.answers(message, sequence) {
-                    continue;
-                }
-                match &message.payload {
-                    NetlinkPayload::Done(_) | NetlinkPayload::Error(_) => {
-                        outcome = Some(failure(&message.payload).map_or(Ok(()), Err));
-                    }
-                    NetlinkPayload::InnerMessage(inner) => {
-                        each(inner);
-                        if plain {
-                            outcome = Some(Ok(()));
-                        }
-                    }
-                    _ => {}
-                }
+                continue;
+            };
+            let port = self.0.port;
+            let mut messages = datagram.messages().flatten();
+            let last = messages.find_map(|message| if message.port == port { each(&message) } else { None });
+            drop(messages);
+            self.0.reuse(datagram);
+            if let Some(last) = last {
+                return Ok(last);
             }
         }
-        outcome.unwrap_or(Ok(()))
     }
 }
 
@@ -388,17 +310,6 @@ fn name(ifindex: IfIndex) -> String {
     sys::netdev::name(ifindex).unwrap_or_else(|_| format!("interface {ifindex}"))
 }
 
-fn described(route: &ExportedRoute) -> String {
-    let RouteKey { prefix, table, .. } = route.key;
-    match route.target {
-        Target::Device(ifindex) | Target::Gateway(ifindex, _) => {
-            format!("{prefix} via {} in table {table}", name(ifindex))
-        }
-        Target::Unreachable => format!("unreachable {prefix} in table {table}"),
-        Target::Blackhole => format!("blackhole {prefix} in table {table}"),
-    }
-}
-
 fn address_message(ifindex: IfIndex, address: IpNet) -> AddressMessage {
     let mut request = AddressMessage::default();
     request.header.family = message::family(address.addr());
@@ -417,57 +328,4 @@ fn neighbour_message(ifindex: IfIndex, address: IpAddr) -> NeighbourMessage {
     request.header.state = NeighbourState::None;
     request.attributes.push(NeighbourAttribute::Destination(address.into()));
     request
-}
-
-fn bare_route(key: &RouteKey) -> RouteMessage {
-    let mut request = RouteMessage::default();
-    let header = &mut request.header;
-    header.address_family = message::family(key.prefix.addr());
-    header.destination_prefix_length = key.prefix.prefix_len();
-    header.tos = key.tos;
-    header.protocol = PROTOCOL.into();
-    let destination = match key.prefix.network() {
-        IpAddr::V4(address) => RouteAddress::Inet(address),
-        IpAddr::V6(address) => RouteAddress::Inet6(address),
-    };
-    request.attributes.push(RouteAttribute::Destination(destination));
-    // The header's table has eight bits, the attribute all 32.
-    request.attributes.push(RouteAttribute::Table(key.table));
-    request.attributes.push(RouteAttribute::Priority(key.metric));
-    request
-}
-
-fn route_message(route: &ExportedRoute) -> RouteMessage {
-    let mut request = bare_route(&route.key);
-    // On-link where it has a device; IPv6 has no scopes and takes any.
-    (request.header.kind, request.header.scope) = match route.target {
-        Target::Device(_) => (RouteType::Unicast, RouteScope::Link),
-        Target::Gateway(..) => (RouteType::Unicast, RouteScope::Universe),
-        Target::Unreachable => (RouteType::Unreachable, RouteScope::Universe),
-        Target::Blackhole => (RouteType::BlackHole, RouteScope::Universe),
-    };
-    if let Target::Device(ifindex) | Target::Gateway(ifindex, _) = route.target {
-        request.attributes.push(RouteAttribute::Oif(ifindex));
-    }
-    if let Target::Gateway(_, router) = route.target {
-        request.attributes.push(RouteAttribute::Gateway(match router {
-            IpAddr::V4(address) => RouteAddress::Inet(address),
-            IpAddr::V6(address) => RouteAddress::Inet6(address),
-        }));
-    }
-    request
-}
-
-impl ExportedRoute {
-    /// Whether the kernel's route is this one.
-    pub(crate) fn is(&self, route: &MirroredRoute) -> bool {
-        let leads = match self.target {
-            Target::Unreachable => return route.kind == RouteKind::Unreachable,
-            Target::Blackhole => return route.kind == RouteKind::Blackhole,
-            Target::Device(ifindex) => (ifindex, None),
-            Target::Gateway(ifindex, router) => (ifindex, Some(router)),
-        };
-        route.kind == RouteKind::Unicast
-            && matches!(route.next_hops.as_slice(), [hop] if (hop.ifindex, hop.gateway) == (Some(leads.0), leads.1))
-    }
 }

@@ -1,6 +1,6 @@
-//! Between rtnetlink's messages and the words of `host`.
+//! Between rtnetlink's messages of links, addresses and neighbours and the words of `host`.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netlink_packet_core::Nla;
@@ -8,9 +8,8 @@ use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{InfoData, InfoTun, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteType, RouteVia};
 
-use crate::control::host::{IfIndex, KernelHop, Link, MirroredRoute, Neigh, NeighState, RouteKey, RouteKind, TunKind};
+use crate::control::host::{IfIndex, Link, Neigh, NeighState, TunKind};
 
 /// A link with its index. `None` for what tells of something else: a bridge port (family
 /// bridge) and events without a name.
@@ -153,95 +152,6 @@ pub(super) fn neighbour(message: &NeighbourMessage) -> Option<((IfIndex, IpAddr)
     };
     let destination = destination.filter(|destination| !destination.is_multicast())?;
     Some(((header.ifindex, destination), state.map(|state| Neigh { mac, state })))
-}
-
-/// A route with its key; `None` for other families and for cached results of lookups.
-pub(super) fn route(message: &RouteMessage) -> Option<(RouteKey, MirroredRoute)> {
-    let header = &message.header;
-    if header.flags.contains(RouteFlags::Cloned) {
-        return None;
-    }
-    let any = match header.address_family {
-        AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        AddressFamily::Inet6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        _ => return None,
-    };
-    // RTA_DST is absent from the default route, RTA_PRIORITY from metric 0, and the header's
-    // table holds only eight bits.
-    let mut destination = any;
-    let mut table = u32::from(header.table);
-    let mut metric = 0;
-    let mut prefsrc = None;
-    let mut single = KernelHop { ifindex: None, gateway: None, weight: 1 };
-    let mut next_hops = Vec::new();
-    for attribute in &message.attributes {
-        match attribute {
-            RouteAttribute::Destination(address) => destination = ip(address)?,
-            RouteAttribute::Table(number) => table = *number,
-            RouteAttribute::Priority(priority) => metric = *priority,
-            RouteAttribute::PrefSource(address) => prefsrc = ip(address),
-            RouteAttribute::MultiPath(hops) => {
-                next_hops.extend(hops.iter().map(|hop| KernelHop {
-                    ifindex: Some(hop.interface_index).filter(|&index| index != 0),
-                    gateway: hop.attributes.iter().find_map(gateway),
-                    // rtnh_hops is the weight less one.
-                    weight: u16::from(hop.hops) + 1,
-                }));
-            }
-            RouteAttribute::Oif(index) => single.ifindex = Some(*index),
-            other => {
-                if let Some(address) = gateway(other) {
-                    single.gateway = Some(address);
-                }
-            }
-        }
-    }
-    let kind = route_kind(header.kind);
-    let leads_nowhere =
-        matches!(kind, RouteKind::Blackhole | RouteKind::Unreachable | RouteKind::Prohibit | RouteKind::Throw);
-    if leads_nowhere {
-        // IPv6 says `dev lo` of those.
-        next_hops.clear();
-    } else if next_hops.is_empty() && (single.ifindex.is_some() || single.gateway.is_some()) {
-        next_hops.push(single);
-    }
-    let prefix = IpNet::new(destination, header.destination_prefix_length).ok()?;
-    Some((
-        RouteKey { table, prefix: prefix.trunc(), tos: header.tos, metric },
-        MirroredRoute { protocol: header.protocol.into(), kind, next_hops, prefsrc },
-    ))
-}
-
-fn gateway(attribute: &RouteAttribute) -> Option<IpAddr> {
-    match attribute {
-        RouteAttribute::Gateway(address) => ip(address),
-        RouteAttribute::Via(RouteVia::Inet(address)) => Some(IpAddr::V4(*address)),
-        RouteAttribute::Via(RouteVia::Inet6(address)) => Some(IpAddr::V6(*address)),
-        _ => None,
-    }
-}
-
-fn ip(address: &RouteAddress) -> Option<IpAddr> {
-    match address {
-        RouteAddress::Inet(address) => Some(IpAddr::V4(*address)),
-        RouteAddress::Inet6(address) => Some(IpAddr::V6(*address)),
-        _ => None,
-    }
-}
-
-fn route_kind(kind: RouteType) -> RouteKind {
-    match kind {
-        RouteType::Unicast => RouteKind::Unicast,
-        RouteType::Local => RouteKind::Local,
-        RouteType::Broadcast => RouteKind::Broadcast,
-        RouteType::Anycast => RouteKind::Anycast,
-        RouteType::Multicast => RouteKind::Multicast,
-        RouteType::BlackHole => RouteKind::Blackhole,
-        RouteType::Unreachable => RouteKind::Unreachable,
-        RouteType::Prohibit => RouteKind::Prohibit,
-        RouteType::Throw => RouteKind::Throw,
-        other => RouteKind::Other(other.into()),
-    }
 }
 
 /// The family that an address's tables belong to.

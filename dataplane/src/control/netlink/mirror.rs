@@ -4,8 +4,10 @@
 //! one queue, so what an event said since a dump began stands over what the dump says.
 //! Three things make a table doubtful, and each is answered by dumping it again while the
 //! mirror goes on: events that were lost (ENOBUFS), changes that the kernel does not announce
-//! (IPv4 routes that go with their link or address), and events that do not say which of several
+//! (IPv4 routes and next-hop objects that go with their link or address), and events that do not say which of several
 //! routes with one key they mean.
+//!
+//! There is a socket for each kind of table ([`Queue`]), so that a storm of one leaves no doubt in the others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -13,16 +15,24 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_APPEND, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REPLACE, NetlinkPayload};
-use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
-use netlink_packet_route::route::RouteMessage;
+use netlink_packet_route::link::LinkMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use sys::poll::{PollFd, PollFlags};
+use sys::poll::{AnyReadable, PollFd, PollFlags};
 
-use super::{Channel, Error, Message, failure, message};
-use crate::control::host::{Host, IfIndex, KernelHop, MirroredRoute, Neigh, RouteKey, RouteKind};
+use super::{
+    Channel, Error, RTM_DELNEXTHOP, RTM_DELNEXTHOPBUCKET, RTM_DELROUTE, RTM_NEWNEXTHOP, RTM_NEWNEXTHOPBUCKET,
+    RTM_NEWROUTE, Raw, message, route,
+};
+use crate::control::host::{Host, IfIndex, Neigh, RouteKey, RouteKind};
+use dump::{Dump, Part};
+use routes::{Routes, leaves_by};
+
+mod dump;
+mod routes;
 
 /// What is not as it was before: keys that were added, removed, or have another value.
+///
+/// A link may be told of after what refers to it, since each kind has a queue of its own.
 #[derive(Default, Clone, Debug, PartialEq, Eq)]
 pub struct Changes {
     /// Of [`Host::links`].
@@ -31,7 +41,7 @@ pub struct Changes {
     pub addresses: BTreeSet<(IfIndex, IpNet)>,
     /// Of [`Host::neighbours`].
     pub neighbours: BTreeSet<(IfIndex, IpAddr)>,
-    /// Of [`Host::routes`].
+    /// Of [`Host::routes`]: exactly those that differ from before, however often they changed meanwhile.
     pub routes: BTreeSet<RouteKey>,
 }
 
@@ -53,11 +63,13 @@ impl Changes {
 /// A live copy of the links, addresses, neighbours and routes of one network namespace: the
 /// one in which it was opened.
 pub struct Mirror {
-    channel: Channel,
+    /// By [`Queue`].
+    channels: [Channel; Queue::ALL.len()],
+    readable: AnyReadable,
     host: Host,
-    /// IPv4 keys that the kernel has more than one route for; `host` holds the one it uses.
-    shadowed: BTreeSet<RouteKey>,
-    /// The dump that is being read. The kernel allows one per socket.
+    routes: Routes,
+    /// The dump that is being read. The kernel allows one per socket; here there is one in all, for the order of
+    /// [`Part`].
     dump: Option<Dump>,
     /// What is to be dumped after it.
     due: BTreeSet<Part>,
@@ -66,10 +78,58 @@ pub struct Mirror {
     changes: Changes,
     overruns: u64,
     undecoded: u64,
+    /// How often each part was read whole.
+    dumps: BTreeMap<Part, u64>,
+}
+
+/// What events are waited for together, and lost together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Queue {
+    /// Links and addresses: few, and what goes with them tells of routes.
+    Interfaces,
+    /// Neighbours: as many as hosts on the links.
+    Neighbours,
+    /// Routes and what they lead over.
+    Routes,
+}
+
+impl Queue {
+    /// In the order in which they are read.
+    const ALL: [Self; 3] = [Self::Interfaces, Self::Neighbours, Self::Routes];
+
+    /// RTNLGRP_* of linux/rtnetlink.h.
+    fn groups(self) -> &'static [u32] {
+        match self {
+            // LINK, IPV4_IFADDR, IPV6_IFADDR
+            Self::Interfaces => &[1, 5, 9],
+            // NEIGH
+            Self::Neighbours => &[3],
+            // IPV4_ROUTE, IPV6_ROUTE, NEXTHOP
+            Self::Routes => &[7, 11, 32],
+        }
+    }
+
+    /// What is in doubt when events were lost. Some take routes away without an event of the routes' own.
+    fn told_of(self) -> &'static [Part] {
+        match self {
+            Self::Interfaces => &[Part::Links, Part::Addresses, Part::NextHops, Part::Ipv4Routes, Part::Ipv6Routes],
+            Self::Neighbours => &[Part::Neighbours],
+            Self::Routes => &[Part::NextHops, Part::Ipv4Routes, Part::Ipv6Routes],
+        }
+    }
+
+    /// Receive buffer in octets, of which an event takes about a thousand: what comes while control is elsewhere or
+    /// while a large dump is read. It is memory only while it is full.
+    fn buffer_octets(self) -> usize {
+        match self {
+            Self::Interfaces | Self::Neighbours => 16 << 20,
+            Self::Routes => 128 << 20,
+        }
+    }
 }
 
 /// What has happened that takes routes away without an event. Looked into once per poll, since
-/// that means to look at every route.
+/// that means to look at every way that routes lead.
 #[derive(Default)]
 struct Doubts {
     down: BTreeSet<IfIndex>,
@@ -77,83 +137,14 @@ struct Doubts {
     sources: BTreeSet<IpAddr>,
 }
 
-/// What one dump request lists. In this order, so that links come before what refers to
-/// them, and before routes for the reason in [`Mirror::resolve_doubts`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Part {
-    Links,
-    Addresses,
-    Neighbours,
-    Ipv4Routes,
-    Ipv6Routes,
-}
+/// Octets read from one socket by one `poll` at most, so that a storm cannot hold up the control loop.
+const POLL_OCTETS: usize = 2 << 20;
 
-impl Part {
-    const ALL: [Self; 5] = [Self::Links, Self::Addresses, Self::Neighbours, Self::Ipv4Routes, Self::Ipv6Routes];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Links => "links",
-            Self::Addresses => "addresses",
-            Self::Neighbours => "neighbours",
-            Self::Ipv4Routes => "IPv4 routes",
-            Self::Ipv6Routes => "IPv6 routes",
-        }
-    }
-
-    fn request(self) -> RouteNetlinkMessage {
-        let routes = |family| {
-            let mut message = RouteMessage::default();
-            message.header.address_family = family;
-            RouteNetlinkMessage::GetRoute(message)
-        };
-        match self {
-            Self::Links => {
-                let mut message = LinkMessage::default();
-                message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-                RouteNetlinkMessage::GetLink(message)
-            }
-            Self::Addresses => RouteNetlinkMessage::GetAddress(Default::default()),
-            Self::Neighbours => RouteNetlinkMessage::GetNeighbour(Default::default()),
-            Self::Ipv4Routes => routes(AddressFamily::Inet),
-            Self::Ipv6Routes => routes(AddressFamily::Inet6),
-        }
-    }
-
-    fn of_route(key: &RouteKey) -> Self {
-        match key.prefix {
-            IpNet::V4(_) => Self::Ipv4Routes,
-            IpNet::V6(_) => Self::Ipv6Routes,
-        }
-    }
-}
-
-/// A dump that is under way.
-struct Dump {
-    part: Part,
-    sequence: u32,
-    /// What it has listed.
-    listed: Host,
-    shadowed: BTreeSet<RouteKey>,
-    /// What events have told of since it began: they stand.
-    told: Changes,
-    /// The table changed under the kernel's cursor (NLM_F_DUMP_INTR), so something may be
-    /// missing from the list.
-    interrupted: bool,
-}
-
-/// Datagrams read by one `poll` at most, so that a storm cannot hold up the control loop. A
-/// datagram is one event or up to 32 KiB of a dump.
-const POLL_DATAGRAMS: usize = 64;
-
-/// Receive buffer in octets: some ten thousand events, which come while a large dump is read.
-const RECEIVE_BUFFER_OCTETS: usize = 16 << 20;
+/// What a datagram counts as at least: an event is a hundred octets and the work of more. A dump's have 32 KiB.
+const DATAGRAM_OCTETS: usize = 2048;
 
 /// How long the first dumps may take.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
-
-// RTNLGRP_LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE (linux/rtnetlink.h)
-const GROUPS: [u32; 6] = [1, 3, 5, 7, 9, 11];
 
 impl Mirror {
     /// Subscribes, then reads everything once. In the calling thread's network namespace.
@@ -162,28 +153,53 @@ impl Mirror {
     /// [`Error::Open`] without a socket, [`Error::Dump`] when the kernel will not list a
     /// table, [`Error::Silent`] when that takes longer than half a minute.
     pub fn open() -> Result<Self, Error> {
-        Self::open_with_buffer(RECEIVE_BUFFER_OCTETS)
+        Self::open_with_buffers(Queue::buffer_octets)
     }
 
-    pub(super) fn open_with_buffer(receive_buffer_octets: usize) -> Result<Self, Error> {
-        let channel = Channel::open().map_err(Error::Open)?;
-        sys::netdev::set_receive_buffer(&channel, receive_buffer_octets).map_err(Error::Open)?;
-        for group in GROUPS {
-            channel.socket.add_membership(group).map_err(Error::Open)?;
-        }
+    fn open_with_buffers(octets: impl Fn(Queue) -> usize) -> Result<Self, Error> {
+        let open = |queue| -> std::io::Result<Channel> {
+            let channel = Channel::open()?;
+            sys::netdev::set_receive_buffer(&channel, octets(queue))?;
+            for group in queue.groups() {
+                channel.socket.add_membership(*group)?;
+            }
+            Ok(channel)
+        };
+        let [interfaces, neighbours, routes] = Queue::ALL.map(open);
+        let channels =
+            [interfaces.map_err(Error::Open)?, neighbours.map_err(Error::Open)?, routes.map_err(Error::Open)?];
+        let readable = AnyReadable::new(channels.iter().map(Channel::as_fd)).map_err(Error::Open)?;
         let mut mirror = Self {
-            channel,
+            channels,
+            readable,
             host: Host::default(),
-            shadowed: BTreeSet::new(),
+            routes: Routes::default(),
             dump: None,
             due: Part::ALL.into(),
             doubts: Doubts::default(),
             changes: Changes::default(),
             overruns: 0,
             undecoded: 0,
+            dumps: BTreeMap::new(),
         };
         mirror.settle(OPEN_TIMEOUT)?;
         Ok(mirror)
+    }
+
+    /// With the least buffers that the kernel gives, which hold a handful of events, in some queues.
+    #[cfg(test)]
+    pub(super) fn open_cramped(neighbours: bool, routes: bool) -> Result<Self, Error> {
+        Self::open_with_buffers(|queue| match queue {
+            Queue::Neighbours if neighbours => 1,
+            Queue::Routes if routes => 1,
+            other => other.buffer_octets(),
+        })
+    }
+
+    /// Doubts everything, as after an overrun.
+    #[cfg(test)]
+    pub(super) fn read_again(&mut self) {
+        self.due = Part::ALL.into();
     }
 
     /// The host as of the last [`poll`](Self::poll).
@@ -197,25 +213,25 @@ impl Mirror {
     /// # Errors
     /// [`Error::Socket`] or [`Error::Dump`]. Nothing is lost: another poll goes on from there.
     pub fn poll(&mut self) -> Result<Changes, Error> {
-        let result = self.read();
-        let changes = std::mem::take(&mut self.changes);
-        match result {
-            Ok(()) => Ok(changes),
-            Err(error) => {
-                // To be told of by the poll that succeeds.
-                self.changes = changes;
-                Err(error)
-            }
-        }
+        // What changed before an error is told of by the poll that succeeds.
+        self.read()?;
+        let mut changes = std::mem::take(&mut self.changes);
+        changes.routes = self.routes.changed(&self.host.routes);
+        Ok(changes)
     }
 
     fn read(&mut self) -> Result<(), Error> {
-        for _ in 0..POLL_DATAGRAMS {
-            self.start_due()?;
-            if !self.receive()? {
-                break;
+        self.start_due()?;
+        for queue in Queue::ALL {
+            let mut budget = POLL_OCTETS;
+            while budget > 0
+                && let Some(octets) = self.receive(queue)?
+            {
+                budget = budget.saturating_sub(octets.max(DATAGRAM_OCTETS));
+                self.start_due()?;
             }
         }
+        self.routes.follow_objects(&mut self.host.routes);
         self.resolve_doubts();
         // So that the descriptor is readable if anything is left to do.
         self.start_due()
@@ -226,9 +242,14 @@ impl Mirror {
         self.dump.is_some() || !self.due.is_empty()
     }
 
-    /// How often events were lost since it was opened; each time all tables were read again.
+    /// How often events were lost since it was opened; each time the tables that they told of were read again.
     pub fn overruns(&self) -> u64 {
         self.overruns
+    }
+
+    /// How often each table was read whole since it was opened, by its name; the first time was to open it.
+    pub fn dumps(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.dumps.iter().map(|(part, count)| (part.name(), *count))
     }
 
     /// How many messages could not be understood, and were passed over, since it was opened.
@@ -250,212 +271,87 @@ impl Mirror {
             let left = deadline
                 .checked_duration_since(Instant::now())
                 .ok_or(Error::Silent { what: part.name(), seconds: timeout.as_secs() })?;
-            let mut fds = [PollFd::new(&self.channel, PollFlags::IN)];
+            let mut fds = [PollFd::new(&self.readable, PollFlags::IN)];
             sys::poll::poll(&mut fds, Some(left)).map_err(Error::Socket)?;
         }
     }
 
-    fn start_due(&mut self) -> Result<(), Error> {
-        if self.dump.is_some() {
-            return Ok(());
-        }
-        let Some(part) = self.due.pop_first() else {
-            return Ok(());
-        };
-        let sequence = self
-            .channel
-            .send(part.request(), NLM_F_DUMP)
-            .inspect_err(|_| {
-                self.due.insert(part);
-            })
-            .map_err(|source| Error::Dump { what: part.name(), source })?;
-        self.dump = Some(Dump {
-            part,
-            sequence,
-            listed: Host::default(),
-            shadowed: BTreeSet::new(),
-            told: Changes::default(),
-            interrupted: false,
-        });
-        Ok(())
-    }
-
-    /// Reads one datagram; whether there was one.
-    fn receive(&mut self) -> Result<bool, Error> {
-        let mut messages = Vec::new();
-        match self.channel.receive(|message| messages.push(message)) {
-            Ok(false) => return Ok(false),
-            Ok(true) => {}
+    /// Reads one datagram, if there is one; how long it was.
+    fn receive(&mut self, queue: Queue) -> Result<Option<usize>, Error> {
+        let channel = &mut self.channels[queue as usize];
+        let datagram = match channel.receive() {
+            Ok(Some(datagram)) => datagram,
+            Ok(None) => return Ok(None),
             Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
                 // A dump under way goes on, but what it listed before may have changed since
                 // without our hearing of it.
                 self.overruns += 1;
-                self.due = Part::ALL.into();
-                return Ok(true);
+                self.due.extend(queue.told_of());
+                return Ok(Some(0));
             }
             Err(error) => return Err(Error::Socket(error)),
-        }
-        for message in messages {
-            let Some(message) = message else {
+        };
+        let result = datagram.messages().try_for_each(|message| match message {
+            Some(message) => self.take(queue, &message),
+            None => {
                 self.undecoded += 1;
-                continue;
-            };
-            match &self.dump {
-                Some(dump) if self.channel.answers(&message, dump.sequence) => {
-                    self.list(message)?;
-                }
-                _ => self.event(&message),
+                Ok(())
             }
-        }
-        Ok(true)
+        });
+        let length = datagram.length;
+        self.channels[queue as usize].reuse(datagram);
+        result.map(|()| Some(length))
     }
 
-    /// One message of the dump under way.
-    fn list(&mut self, message: Message) -> Result<(), Error> {
-        let Some(dump) = &mut self.dump else {
-            return Ok(());
-        };
-        dump.interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
-        match &message.payload {
-            NetlinkPayload::Done(_) | NetlinkPayload::Error(_) => {
-                let part = dump.part;
-                let Some(source) = failure(&message.payload) else {
-                    self.finish();
-                    return Ok(());
-                };
-                match source.raw_os_error() {
-                    // A kernel without IPv6 has none of its tables.
-                    Some(libc::EOPNOTSUPP | libc::EAFNOSUPPORT) => self.finish(),
-                    // There was no room to begin in, but begun it is, and it goes on as
-                    // we make room.
-                    Some(libc::ENOBUFS) => {}
-                    // Another one is under way, whose end got lost.
-                    Some(libc::EBUSY) => {
-                        self.dump = None;
-                        self.due.insert(part);
-                    }
-                    _ => {
-                        self.dump = None;
-                        self.due.insert(part);
-                        return Err(Error::Dump { what: part.name(), source });
-                    }
-                }
+    fn take(&mut self, queue: Queue, message: &Raw<'_>) -> Result<(), Error> {
+        match &self.dump {
+            Some(dump)
+                if dump.part.queue() == queue && self.channels[queue as usize].answers(message, dump.sequence) =>
+            {
+                self.list(message)
             }
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message)) => {
-                dump.listed.links.extend(message::link(message));
-            }
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(message)) => {
-                if let Some((address, true)) = message::address(message) {
-                    dump.listed.addresses.insert(address);
-                }
-            }
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(message)) => {
-                if let Some((key, Some(neighbour))) = message::neighbour(message) {
-                    dump.listed.neighbours.insert(key, neighbour);
-                }
-            }
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(message)) => {
-                if let Some((key, route)) = message::route(message) {
-                    let routes = &mut dump.listed.routes;
-                    match routes.get_mut(&key) {
-                        None => {
-                            routes.insert(key, route);
-                        }
-                        // The kernel lists them in the order in which it looks at them.
-                        Some(_) if key.prefix.addr().is_ipv4() => {
-                            dump.shadowed.insert(key);
-                        }
-                        Some(first) => join(first, route),
-                    }
-                }
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// The dump is complete: what it lists is so, and what it does not list is gone.
-    fn finish(&mut self) {
-        let Some(dump) = self.dump.take() else { return };
-        let Dump { part, listed, told, .. } = dump;
-        // Nothing is taken for gone because an interrupted list lacks it.
-        let sweep = !dump.interrupted;
-        if dump.interrupted {
-            self.due.insert(part);
-        }
-        let (host, changes) = (&mut self.host, &mut self.changes);
-        match part {
-            Part::Links => replace(&mut host.links, listed.links, &told.links, &mut changes.links, |_| sweep),
-            Part::Neighbours => {
-                replace(&mut host.neighbours, listed.neighbours, &told.neighbours, &mut changes.neighbours, |_| sweep)
-            }
-            Part::Addresses => {
-                let gone = host.addresses.difference(&listed.addresses);
-                let new = listed.addresses.difference(&host.addresses);
-                let moved: Vec<_> = gone
-                    .filter(|_| sweep)
-                    .chain(new)
-                    .filter(|address| !told.addresses.contains(*address))
-                    .copied()
-                    .collect();
-                for address in moved {
-                    if !host.addresses.remove(&address) {
-                        host.addresses.insert(address);
-                    }
-                    changes.addresses.insert(address);
-                }
-            }
-            Part::Ipv4Routes | Part::Ipv6Routes => {
-                replace(&mut host.routes, listed.routes, &told.routes, &mut changes.routes, |key| {
-                    sweep && Part::of_route(key) == part
-                });
-                if part == Part::Ipv4Routes {
-                    self.shadowed.retain(|key| told.routes.contains(key));
-                    self.shadowed.extend(dump.shadowed);
-                }
+            _ => {
+                self.event(message);
+                Ok(())
             }
         }
     }
 
-    fn event(&mut self, message: &Message) {
-        let NetlinkPayload::InnerMessage(inner) = &message.payload else {
-            return;
-        };
-        match inner {
-            RouteNetlinkMessage::NewLink(message) => self.link_is(message),
-            RouteNetlinkMessage::DelLink(message) => self.link_gone(message),
-            RouteNetlinkMessage::NewAddress(message) => {
-                if let Some((address, in_use)) = message::address(message) {
-                    self.address(address, in_use);
+    fn event(&mut self, raw: &Raw<'_>) {
+        match raw.kind {
+            RTM_NEWROUTE | RTM_DELROUTE => self.route(raw),
+            RTM_NEWNEXTHOP | RTM_DELNEXTHOP => self.next_hop(raw),
+            // Which flows of a resilient group use which member now: each forwarder has its own.
+            RTM_NEWNEXTHOPBUCKET | RTM_DELNEXTHOPBUCKET => {}
+            // Of other kinds (NLMSG_*) there are no events.
+            kind if kind < 16 => {}
+            _ => match raw.decode() {
+                Some(RouteNetlinkMessage::NewLink(message)) => self.link_is(&message),
+                Some(RouteNetlinkMessage::DelLink(message)) => self.link_gone(&message),
+                Some(RouteNetlinkMessage::NewAddress(message)) => {
+                    if let Some((address, in_use)) = message::address(&message) {
+                        self.address(address, in_use);
+                    }
                 }
-            }
-            RouteNetlinkMessage::DelAddress(message) => {
-                if let Some((address, _)) = message::address(message) {
-                    self.address(address, false);
-                    self.doubts.sources.insert(address.1.addr());
+                Some(RouteNetlinkMessage::DelAddress(message)) => {
+                    if let Some((address, _)) = message::address(&message) {
+                        self.address(address, false);
+                        self.doubts.sources.insert(address.1.addr());
+                    }
                 }
-            }
-            RouteNetlinkMessage::NewNeighbour(message) => {
-                if let Some((key, neighbour)) = message::neighbour(message) {
-                    self.neighbour(key, neighbour);
+                Some(RouteNetlinkMessage::NewNeighbour(message)) => {
+                    if let Some((key, neighbour)) = message::neighbour(&message) {
+                        self.neighbour(key, neighbour);
+                    }
                 }
-            }
-            RouteNetlinkMessage::DelNeighbour(message) => {
-                if let Some((key, _)) = message::neighbour(message) {
-                    self.neighbour(key, None);
+                Some(RouteNetlinkMessage::DelNeighbour(message)) => {
+                    if let Some((key, _)) = message::neighbour(&message) {
+                        self.neighbour(key, None);
+                    }
                 }
-            }
-            RouteNetlinkMessage::NewRoute(route) => {
-                if let Some((key, route)) = message::route(route) {
-                    self.route_is(key, route, message.header.flags);
-                }
-            }
-            RouteNetlinkMessage::DelRoute(route) => {
-                if let Some((key, route)) = message::route(route) {
-                    self.route_gone(key, &route);
-                }
-            }
-            _ => {}
+                Some(_) => {}
+                None => self.undecoded += 1,
+            },
         }
     }
 
@@ -465,13 +361,18 @@ impl Mirror {
         };
         self.told(|told| told.links.insert(index));
         let (is_up, before) = (link.up, self.host.links.get(&index));
-        let went_down = !is_up && before.is_some_and(|before| before.up);
+        let was_up = before.is_some_and(|before| before.up);
         if before != Some(&link) {
             self.host.links.insert(index, link);
             self.changes.links.insert(index);
         }
-        if went_down {
+        if was_up && !is_up {
             self.doubts.down.insert(index);
+        }
+        let listing = self.dump.as_ref().is_some_and(|dump| matches!(dump.part, Part::Ipv4Routes | Part::Ipv6Routes));
+        if is_up && !was_up && (self.routes.revives(index) || listing) {
+            // The kernel gives routes their hops back as silently as it took them, and also after it has said this.
+            self.due.extend([Part::Links, Part::Ipv4Routes, Part::Ipv6Routes]);
         }
     }
 
@@ -509,68 +410,49 @@ impl Mirror {
         self.told(|told| told.neighbours.insert(key));
     }
 
-    fn route_is(&mut self, key: RouteKey, route: MirroredRoute, flags: u16) {
-        self.told(|told| told.routes.insert(key));
-        let before = self.host.routes.get(&key);
-        if before == Some(&route) {
-            return;
-        }
-        let replaces = flags & NLM_F_REPLACE != 0;
-        let route = match before {
-            None => route,
-            Some(before) if key.prefix.addr().is_ipv6() => {
-                let extends = before.kind == route.kind && contains(&route, before);
-                if !extends && replaces && !before.next_hops.iter().all(|hop| hop.gateway.is_some()) {
-                    // Which of the routes without a gateway was replaced, it does not say.
-                    self.due.insert(Part::Ipv6Routes);
-                }
-                let mut joined = before.clone();
-                if replaces {
-                    joined = route;
-                } else {
-                    join(&mut joined, route);
-                    self.doubt_during_dump(!extends);
-                }
-                joined
-            }
-            Some(_) if replaces => route,
-            Some(before) => {
-                self.shadowed.insert(key);
-                // Appended behind the one in use, or put before it.
-                if flags & NLM_F_APPEND != 0 { before.clone() } else { route }
+    fn route(&mut self, raw: &Raw<'_>) {
+        let found = match route::route(raw.body()) {
+            Ok(Some(found)) => found,
+            Ok(None) => return,
+            Err(route::Malformed) => {
+                self.undecoded += 1;
+                return;
             }
         };
-        if self.host.routes.get(&key) != Some(&route) {
-            self.host.routes.insert(key, route);
-            self.changes.routes.insert(key);
+        self.told(|told| told.routes.insert(found.key));
+        let part = Part::of_route(&found.key);
+        let live = &mut self.host.routes;
+        let verdict = match raw.kind {
+            RTM_NEWROUTE => self.routes.is_now(live, found, raw.flags),
+            _ => self.routes.is_gone(live, found),
+        };
+        match verdict {
+            routes::Verdict::Certain => {}
+            // An event that only adds to or takes from what is mirrored says nothing final while
+            // that is itself in doubt: dump once more.
+            routes::Verdict::Partial if self.dump.as_ref().is_none_or(|dump| dump.part != part) => {}
+            routes::Verdict::Partial | routes::Verdict::Unclear => {
+                self.due.insert(part);
+            }
         }
     }
 
-    fn route_gone(&mut self, key: RouteKey, route: &MirroredRoute) {
-        self.told(|told| told.routes.insert(key));
-        let Some(before) = self.host.routes.get_mut(&key) else {
+    fn next_hop(&mut self, raw: &Raw<'_>) {
+        let Ok((id, next_hop)) = route::next_hop(raw.body()) else {
+            self.undecoded += 1;
             return;
         };
-        if key.prefix.addr().is_ipv6() && !route.next_hops.is_empty() {
-            let hops = before.next_hops.len();
-            before.next_hops.retain(|hop| !same_hop(route, hop));
-            if !before.next_hops.is_empty() {
-                if before.next_hops.len() != hops {
-                    self.changes.routes.insert(key);
-                }
-                self.doubt_during_dump(true);
-                return;
-            }
-        }
-        if self.shadowed.contains(&key) {
-            // Whether it was the one in use, and which comes after it, it does not say.
+        if raw.kind == RTM_NEWNEXTHOP {
+            self.routes.object_is(id, next_hop);
+        } else if self.routes.objects_gone(&mut self.host.routes, &BTreeSet::from([id])) {
             self.due.insert(Part::Ipv4Routes);
-            if before != route {
-                return;
+        }
+        if let Some(dump) = &mut self.dump {
+            dump.told_objects.insert(id);
+            if raw.kind == RTM_DELNEXTHOP {
+                dump.gone_objects.insert(id);
             }
         }
-        self.host.routes.remove(&key);
-        self.changes.routes.insert(key);
     }
 
     /// Has the routes read again if one of them may be gone.
@@ -583,32 +465,17 @@ impl Mirror {
         if down.is_empty() && gone.is_empty() && sources.is_empty() {
             return;
         }
-        let leaves_by = |route: &MirroredRoute, links: &BTreeSet<IfIndex>| {
-            route.next_hops.iter().any(|hop| hop.ifindex.is_some_and(|index| links.contains(&index)))
-        };
-        let parts: BTreeSet<Part> = self
-            .host
-            .routes
-            .iter()
-            .filter(|(_, route)| {
-                leaves_by(route, &gone)
-                    // Of a link that is only down the host's own addresses stay.
-                    || (route.kind != RouteKind::Local && leaves_by(route, &down))
-                    || route.prefsrc.is_some_and(|source| sources.contains(&source))
-            })
-            .map(|(key, _)| Part::of_route(key))
-            .collect();
-        if !parts.is_empty() {
+        let parts: BTreeSet<Part> = self.routes.parts_of(|route| {
+            leaves_by(&route.next_hops, &gone)
+                // Of a link that is only down the host's own addresses stay.
+                || (route.kind != RouteKind::Local && leaves_by(&route.next_hops, &down))
+                || route.prefsrc.is_some_and(|source| sources.contains(&source))
+        });
+        let objects = self.routes.objects_leave_by(&down) || self.routes.objects_leave_by(&gone);
+        if !parts.is_empty() || objects {
             self.due.insert(Part::Links);
             self.due.extend(parts);
-        }
-    }
-
-    /// An event that only adds to or takes from what is mirrored says nothing final while
-    /// that is itself in doubt: dump once more.
-    fn doubt_during_dump(&mut self, partial: bool) {
-        if partial && self.dump.as_ref().is_some_and(|dump| dump.part == Part::Ipv6Routes) {
-            self.due.insert(Part::Ipv6Routes);
+            self.due.extend(objects.then_some(Part::NextHops));
         }
     }
 
@@ -622,83 +489,6 @@ impl Mirror {
 impl AsFd for Mirror {
     /// Readable when [`poll`](Mirror::poll) has something to do.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.channel.as_fd()
-    }
-}
-
-/// Makes `live` what was `listed`, except for what events `told` of; without what is neither, where
-/// `sweep` says so. Notes in `moved` what changed.
-fn replace<K: Ord + Copy, V: PartialEq>(
-    live: &mut BTreeMap<K, V>,
-    listed: BTreeMap<K, V>,
-    told: &BTreeSet<K>,
-    moved: &mut BTreeSet<K>,
-    sweep: impl Fn(&K) -> bool,
-) {
-    live.retain(|key, _| {
-        let stays = !sweep(key) || listed.contains_key(key) || told.contains(key);
-        if !stays {
-            moved.insert(*key);
-        }
-        stays
-    });
-    for (key, value) in listed {
-        if !told.contains(&key) && live.get(&key) != Some(&value) {
-            live.insert(key, value);
-            moved.insert(key);
-        }
-    }
-}
-
-/// IPv6 has several routes of one key where they differ in their device; the mirror holds
-/// them as one with all next hops.
-fn join(route: &mut MirroredRoute, more: MirroredRoute) {
-    if route.kind != more.kind {
-        *route = more;
-        return;
-    }
-    for hop in more.next_hops {
-        match route.next_hops.iter_mut().find(|known| same_way(known, &hop)) {
-            Some(known) => *known = hop,
-            None => route.next_hops.push(hop),
-        }
-    }
-    route.protocol = more.protocol;
-    route.prefsrc = more.prefsrc;
-}
-
-fn same_way(left: &KernelHop, right: &KernelHop) -> bool {
-    left.ifindex == right.ifindex && left.gateway == right.gateway
-}
-
-fn same_hop(route: &MirroredRoute, hop: &KernelHop) -> bool {
-    route.next_hops.iter().any(|other| same_way(other, hop))
-}
-
-/// Whether `route` has all next hops of `other`.
-fn contains(route: &MirroredRoute, other: &MirroredRoute) -> bool {
-    other.next_hops.iter().all(|hop| same_hop(route, hop))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_an_event_told_stands_over_what_a_dump_lists() {
-        // Key: what it is about. `told` has the odd ones.
-        let mut live = BTreeMap::from([(1, 'a'), (2, 'a'), (3, 'a'), (4, 'a'), (6, 'a')]);
-        let listed = BTreeMap::from([(1, 'b'), (2, 'b'), (5, 'b'), (6, 'a'), (8, 'b')]);
-        let told = BTreeSet::from([1, 3, 5]);
-        let mut moved = BTreeSet::new();
-        replace(&mut live, listed.clone(), &told, &mut moved, |_| true);
-        assert_eq!(live, BTreeMap::from([(1, 'a'), (2, 'b'), (3, 'a'), (6, 'a'), (8, 'b')]));
-        assert_eq!(moved, BTreeSet::from([2, 4, 8]));
-        // A list that may lack something takes nothing away.
-        let mut live = BTreeMap::from([(2, 'a'), (4, 'a')]);
-        let mut moved = BTreeSet::new();
-        replace(&mut live, listed, &told, &mut moved, |_| false);
-        assert_eq!(live[&4], 'a');
-        assert_eq!(moved, BTreeSet::from([2, 6, 8]));
+        self.readable.as_fd()
     }
 }

@@ -3,6 +3,7 @@
 use super::super::host::{KernelHop, Link, Neigh};
 use super::*;
 use proptest::prelude::*;
+use std::sync::Arc;
 
 /// Two links, two tunnels that share the way to their ends, static routes that lean on each other.
 const FILE: &str = r#"
@@ -72,8 +73,8 @@ fn host() -> Host {
     host
 }
 
-fn kernel_route(protocol: u8, hops: &[(u32, Option<&str>)]) -> MirroredRoute {
-    MirroredRoute {
+fn kernel_route(protocol: u8, hops: &[(u32, Option<&str>)]) -> Arc<MirroredRoute> {
+    let route = MirroredRoute {
         protocol,
         kind: RouteKind::Unicast,
         next_hops: hops
@@ -81,7 +82,9 @@ fn kernel_route(protocol: u8, hops: &[(u32, Option<&str>)]) -> MirroredRoute {
             .map(|(index, gateway)| KernelHop { ifindex: Some(*index), gateway: gateway.map(ip), weight: 1 })
             .collect(),
         prefsrc: None,
-    }
+        next_hop_id: None,
+    };
+    Arc::new(route)
 }
 
 fn key(table: u32, prefix: &str, metric: u32) -> RouteKey {
@@ -197,7 +200,7 @@ fn a_change_says_what_it_touches() {
 
 #[derive(Clone, Debug)]
 enum Event {
-    Route(RouteKey, Option<MirroredRoute>),
+    Route(RouteKey, Option<Arc<MirroredRoute>>),
     Neighbour((u32, IpAddr), Option<NeighState>),
     Link(u32, bool),
     Address(u32, IpNet),
@@ -219,7 +222,9 @@ fn events() -> impl Strategy<Value = Event> {
         prop::sample::select(vec![2_u8, 80, 99, 186]),
         prop::sample::select(vec![RouteKind::Unicast, RouteKind::Unicast, RouteKind::Blackhole, RouteKind::Throw]),
     )
-        .prop_map(|(hops, protocol, kind)| MirroredRoute { kind, ..kernel_route(protocol, &hops) });
+        .prop_map(|(hops, protocol, kind)| {
+            Arc::new(MirroredRoute { kind, ..(*kernel_route(protocol, &hops)).clone() })
+        });
     let table = prop::sample::select(vec![254_u32, 254, 7, 100]);
     let address = prop::sample::select(vec!["192.0.2.7", "192.0.2.254", "203.0.113.7", "10.255.0.2"]);
     let state = prop::sample::select(vec![NeighState::Reachable, NeighState::Stale, NeighState::Failed]);
@@ -248,7 +253,7 @@ proptest! {
                     Event::Route(key, route) => {
                         changes.routes.insert(key);
                         match route {
-                            Some(route) => host.routes.insert(key, route),
+                            Some(route) => host.routes.insert(key, route.into()),
                             None => host.routes.remove(&key),
                         };
                     }

@@ -180,7 +180,10 @@ fn the_other_end_is_that_of_a_subnet_with_two_hosts() {
 /// A unicast route of the kernel's main table.
 fn kernel_route(prefix: &str, hop: KernelHop) -> (RouteKey, MirroredRoute) {
     let key = RouteKey { table: 254, prefix: net(prefix), tos: 0, metric: 0 };
-    (key, MirroredRoute { protocol: 4, kind: RouteKind::Unicast, next_hops: vec![hop], prefsrc: None })
+    (
+        key,
+        MirroredRoute { protocol: 4, kind: RouteKind::Unicast, next_hops: vec![hop], prefsrc: None, next_hop_id: None },
+    )
 }
 
 const fn hop(ifindex: IfIndex, gateway: Option<IpAddr>) -> KernelHop {
@@ -197,7 +200,7 @@ fn check_mirrored(prefix: &str, change: impl FnOnce(&mut RouteKey, &mut Mirrored
     let (mut key, mut route) = kernel_route(prefix, hop(WAN_INDEX, Some(ip("192.0.2.254"))));
     change(&mut key, &mut route);
     let key_of = key.prefix;
-    let plan = plan_on("", |host| drop(host.routes.insert(key, route)));
+    let plan = plan_on("", |host| drop(host.routes.insert(key, route.into())));
     let found = target_in(&plan, Vrf::DEFAULT, key_of);
     assert_eq!(found, expected);
 }
@@ -245,11 +248,11 @@ fn what_is_not_asked_for_is_not_mirrored() {
         ("[kernel]\nroutes = [{ table = 254, protocols = [\"static\"] }]\n", None),
         ("[kernel]\nroutes = [{ table = 254 }]\n", Some(Target::OnLink(WAN))),
     ] {
-        let plan = plan_on(routes, |host| drop(host.routes.insert(key, bgp.clone())));
+        let plan = plan_on(routes, |host| drop(host.routes.insert(key, bgp.clone().into())));
         assert_eq!(target(&plan, "10.0.0.0/8"), expected, "{routes}");
     }
     let to_tenant = "[kernel]\nroutes = [{ table = 254, vrf = \"tenant\" }]\n";
-    let plan = plan_on(to_tenant, |host| drop(host.routes.insert(key, bgp)));
+    let plan = plan_on(to_tenant, |host| drop(host.routes.insert(key, bgp.into())));
     assert_eq!(target(&plan, "10.0.0.0/8"), None);
     assert!(plan.rib.chosen(Vrf(1), net("10.0.0.0/8")).is_some());
 }
@@ -261,11 +264,14 @@ fn a_route_of_the_kernel_by_a_device_of_ours_goes_into_the_tunnel_or_stays() {
         for (index, name) in [(pair, "pair"), (punt, PUNT_DEVICE)] {
             host.links.insert(index, Link { name: name.into(), ..Link::default() });
         }
-        host.routes.extend([
-            kernel_route("10.1.0.0/16", hop(pair, None)),
-            kernel_route("10.2.0.0/16", hop(pair, Some(ip("169.254.10.9")))),
-            kernel_route("10.3.0.0/16", hop(punt, None)),
-        ]);
+        host.routes.extend(
+            [
+                kernel_route("10.1.0.0/16", hop(pair, None)),
+                kernel_route("10.2.0.0/16", hop(pair, Some(ip("169.254.10.9")))),
+                kernel_route("10.3.0.0/16", hop(punt, None)),
+            ]
+            .map(|(key, route)| (key, route.into())),
+        );
     });
     let neighbour = |address| Some(Target::TunnelNeighbour(PAIR_TUNNEL, ip(address)));
     assert_eq!(target(&plan, "10.1.0.0/16"), neighbour("169.254.10.1"));
@@ -279,7 +285,7 @@ fn check_winner(prefix: &str, file: &str, metrics: &[u32], expected: Source) {
     let plan = plan_on(file, |host| {
         for &metric in metrics {
             let (key, route) = kernel_route(prefix, hop(WAN_INDEX, None));
-            host.routes.insert(RouteKey { metric, ..key }, route);
+            host.routes.insert(RouteKey { metric, ..key }, route.into());
         }
     });
     assert_eq!(plan.rib.chosen(Vrf::DEFAULT, net(prefix)).map(|route| route.source), Some(expected), "{prefix}");
@@ -420,7 +426,8 @@ fn ports_are_interfaces_then_tunnels_then_the_way_to_the_host() {
 fn steering_learns_whose_an_address_is() {
     let config = config("");
     let mut host = offline::host(&config);
-    host.routes.extend([kernel_route("10.9.0.0/16", hop(OTHER, None))]);
+    let (key, route) = kernel_route("10.9.0.0/16", hop(OTHER, None));
+    host.routes.insert(key, route.into());
     host.links.remove(&1);
     let plan = Plan::new(&config, &host);
     let tables = plan.steering(&config);
