@@ -31,6 +31,12 @@ impl Pipeline {
         Self { exits: Exits::new(), shaper, tally, identification: 0 }
     }
 
+    /// The first number of outer packets that may be fragmented. Workers start apart: between two hosts a number must not
+    /// be used again while fragments are about (RFC 6864 §4.3).
+    pub const fn number_from(&mut self, first: u16) {
+        self.identification = first;
+    }
+
     /// What a port received: as far as the queue it will wait in.
     ///
     /// Each `?` is a door: a packet leaves there with its `Exit`, counted under its reason.

@@ -70,7 +70,7 @@ impl Simulated {
         let delta = plan.renew(config, host);
         let mut resolver = Resolver::new()?;
         // Nobody reads yet, so there is nobody to wait for.
-        resolver.update(config, &mut plan, &delta, &mut |_, _| {})?;
+        resolver.update(config, &mut plan, &delta, &mut |_, _| true)?;
         let mut outlets = Outlets::none();
         for (at, tunnel) in config.tunnels.iter().enumerate() {
             if !tunnel.addresses.is_empty() {
@@ -111,6 +111,7 @@ impl Simulated {
             while !published.passed(version) {
                 worker.poll(*now);
             }
+            true
         })?;
         self.steering = self.plan.steering(config);
         self.settle();

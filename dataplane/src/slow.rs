@@ -133,7 +133,7 @@ impl Slow {
         pipeline.tally.dropped(reason, packet.ingress, packet.tunnel);
         if reason == DropReason::NeighbourUnresolved {
             // One that failed once may answer now.
-            self.hold.ask(packet.adjacency, packet.destination());
+            self.hold.ask(packet.adjacency, packet.destination(), now);
         }
         if let Some(owed) = reason.owes()
             && icmp::may_be_sent_about(&packet)

@@ -8,7 +8,11 @@ use crate::tables::{Reader, Tables};
 use std::mem;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool,
+    Ordering::{Relaxed, SeqCst},
+    fence,
+};
 use std::time::Duration;
 use sys::Wake;
 
@@ -45,21 +49,62 @@ impl Lane {
 pub enum Command {
     /// Poll this too.
     Open(Lane),
+    /// Packets for the port go to that worker from now on, because this one has no ring of the port's.
+    Cross(PortId, usize),
     /// Give a port up: its device is gone.
     Close(PortId),
     /// Punt to these devices from now on.
     Outlets(Outlets),
 }
 
+/// What wakes a sleeping worker: for others than control, without a system call while it is awake.
+pub struct Doorbell {
+    wake: Arc<Wake>,
+    asleep: AtomicBool,
+}
+
+impl Doorbell {
+    /// Over what wakes the worker.
+    pub const fn new(wake: Arc<Wake>) -> Self {
+        Self { wake, asleep: AtomicBool::new(false) }
+    }
+
+    /// After something was left for the worker.
+    fn ring(&self) {
+        // Pairs with the fence in `falls_asleep`: either the worker sees what was left, or this sees it asleep.
+        fence(SeqCst);
+        if self.asleep.load(Relaxed) && self.asleep.swap(false, Relaxed) {
+            self.wake.notify();
+        }
+    }
+
+    /// The worker is about to sleep; it looks once more at what it may have been left after this.
+    fn falls_asleep(&self) {
+        self.asleep.store(true, Relaxed);
+        fence(SeqCst);
+    }
+
+    fn wakes(&self) {
+        self.asleep.store(false, Relaxed);
+    }
+}
+
 /// The ring to another worker. A packet crosses without its box.
 pub struct Outbound {
-    /// Ports whose packets go to that worker, because this one has no ring of theirs.
-    pub ports: Vec<PortId>,
-    /// The ring.
-    pub ring: rtrb::Producer<Packet>,
+    /// That worker.
+    peer: usize,
+    /// Ports whose packets go there, because this worker has no ring of theirs.
+    ports: Vec<PortId>,
+    ring: rtrb::Producer<Packet>,
+    bell: Arc<Doorbell>,
 }
 
 impl Outbound {
+    /// To worker `peer`, for no port yet.
+    pub const fn new(peer: usize, ring: rtrb::Producer<Packet>, bell: Arc<Doorbell>) -> Self {
+        Self { peer, ports: Vec::new(), ring, bell }
+    }
+
     /// Packets for the other worker's ports, as far as the ring has room; the rest stays in its queue.
     fn send(&mut self, pipeline: &mut Pipeline, stock: &mut Stock) -> usize {
         let mut sent = 0;
@@ -73,6 +118,9 @@ impl Outbound {
                 debug_assert!(pushed.is_ok(), "only this thread pushes, and there was room");
                 sent += 1;
             }
+        }
+        if sent != 0 {
+            self.bell.ring();
         }
         sent
     }
@@ -125,17 +173,18 @@ impl Worker {
         }
     }
 
-    /// Polls this too from now on.
-    pub fn open(&mut self, lane: Lane) {
+    /// Polls this too from now on. Of the lanes of one port only the first sends: with two, one that is full would let
+    /// later packets of a flow overtake by the other.
+    pub fn open(&mut self, mut lane: Lane) {
+        lane.sends &= !self.lanes.iter().any(|other| other.port == lane.port && other.sends);
         if lane.sends {
             self.pipeline.shaper.open(lane.port);
         }
         self.lanes.push(lane);
     }
 
-    /// Packets for the ring's ports go to another worker from now on.
+    /// A way to another worker. Packets take it once a port is said to be served there ([`Command::Cross`]).
     pub fn cross_to(&mut self, outbound: Outbound) {
-        outbound.ports.iter().for_each(|port| self.pipeline.shaper.open(*port));
         self.outbound.push(outbound);
     }
 
@@ -209,7 +258,17 @@ impl Worker {
     pub fn obey(&mut self, command: Command, now: Time) {
         match command {
             Command::Open(lane) => self.open(lane),
-            Command::Close(port) => self.close(|lane| lane.port == port, now),
+            Command::Cross(port, peer) => {
+                if let Some(outbound) = self.outbound.iter_mut().find(|outbound| outbound.peer == peer) {
+                    outbound.ports.push(port);
+                    self.pipeline.shaper.open(port);
+                }
+            }
+            Command::Close(port) => {
+                self.outbound.iter_mut().for_each(|outbound| outbound.ports.retain(|other| *other != port));
+                self.shut(port);
+                self.close(|lane| lane.port == port, now);
+            }
             Command::Outlets(outlets) => *self.slow.outlets() = outlets,
         }
     }
@@ -221,9 +280,7 @@ impl Worker {
         self.lanes = kept;
         for lane in gone {
             lane.driver.close(&mut self.stock);
-            if !self.lanes.iter().any(|other| other.port == lane.port && other.sends) {
-                self.pipeline.shaper.close(lane.port, &mut self.pipeline.exits);
-            }
+            self.shut(lane.port);
         }
         if self.lanes.is_empty() {
             // Whatever the neighbours answer, nothing leads to them any more.
@@ -234,9 +291,18 @@ impl Worker {
         self.count_waiting();
     }
 
+    /// Drops what waits for a port that nobody serves, neither here nor across a ring.
+    fn shut(&mut self, port: PortId) {
+        let served = self.lanes.iter().any(|lane| lane.port == port && lane.sends)
+            || self.outbound.iter().any(|outbound| outbound.ports.contains(&port));
+        if !served {
+            self.pipeline.shaper.close(port, &mut self.pipeline.exits);
+        }
+    }
+
     /// Polls until `stop`, then until nothing waits, for at most a second; sleeps when idle. `commands` come from
-    /// control, which notifies `wake`.
-    pub fn run(&mut self, commands: &mut rtrb::Consumer<Command>, wake: &Arc<Wake>, stop: &AtomicBool) {
+    /// control, which notifies what the doorbell rings; workers ring it when packets crossed.
+    pub fn run(&mut self, commands: &mut rtrb::Consumer<Command>, bell: &Doorbell, stop: &AtomicBool) {
         let now = || Time(sys::clock::monotonic_ns());
         let mut waiter = xsk::Waiter::new();
         let mut idle = 0;
@@ -249,7 +315,7 @@ impl Worker {
             }
             idle = if self.poll(now()) == 0 { idle + 1 } else { 0 };
             if idle > IDLE_ROUNDS {
-                self.sleep(&mut waiter, wake, now());
+                self.sleep(&mut waiter, bell, now());
             }
         }
         let deadline = now().0 + Time::SECOND;
@@ -259,16 +325,20 @@ impl Worker {
         self.close(|_| true, now());
     }
 
-    /// Sleeps until something can be received, control calls, or a held packet gives up.
-    fn sleep(&mut self, waiter: &mut xsk::Waiter, wake: &Arc<Wake>, now: Time) {
-        let fds = self.lanes.iter().filter_map(|lane| lane.driver.wait_on()).chain([(**wake).as_fd()]);
-        let patience = self.slow.deadline().map_or(LONGEST_SLEEP, |deadline| deadline.since(now).max(1_000_000));
-        let patience = if self.pipeline.shaper.waiting() == 0 { patience } else { patience.min(SHORTEST_SLEEP) };
-        self.tables.rest();
-        // Under a wait that fails, this is a busy loop and no worse.
-        let _ready = waiter.wait(fds, Some(Duration::from_nanos(patience.min(LONGEST_SLEEP))));
-        self.tables.wake();
-        wake.drain();
+    /// Sleeps until something can be received, control or another worker calls, or a held packet gives up.
+    fn sleep(&mut self, waiter: &mut xsk::Waiter, bell: &Doorbell, now: Time) {
+        bell.falls_asleep();
+        if self.inbound.iter().all(|ring| ring.is_empty()) {
+            let fds = self.lanes.iter().filter_map(|lane| lane.driver.wait_on()).chain([(*bell.wake).as_fd()]);
+            let patience = self.slow.deadline().map_or(LONGEST_SLEEP, |deadline| deadline.since(now).max(1_000_000));
+            let patience = if self.pipeline.shaper.waiting() == 0 { patience } else { patience.min(SHORTEST_SLEEP) };
+            self.tables.rest();
+            // Under a wait that fails, this is a busy loop and no worse.
+            let _ready = waiter.wait(fds, Some(Duration::from_nanos(patience.min(LONGEST_SLEEP))));
+            self.tables.wake();
+        }
+        bell.wakes();
+        bell.wake.drain();
     }
 }
 

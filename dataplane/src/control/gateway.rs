@@ -191,7 +191,6 @@ impl Gateway {
             &cpus,
             &Equipment {
                 config: &config,
-                queues: &queues,
                 umem: &umem,
                 tables: resolver.published(),
                 outlets: &tunnels.outlets(&config),
@@ -459,13 +458,17 @@ fn all_queues(config: &Config, host: &Host) -> BTreeMap<PortId, Queues> {
         .collect()
 }
 
-/// Returns once every worker has passed a version; a worker that sleeps has.
-fn wait(team: &Team) -> impl FnMut(&Published<Tables>, u64) + '_ {
+/// Returns once every worker has passed a version, as one that sleeps has; or after a time, and then whether they have.
+fn wait(team: &Team) -> impl FnMut(&Published<Tables>, u64) -> bool + '_ {
     |published, version| {
         let deadline = Instant::now() + PATIENCE;
-        while !published.passed(version) && !team.any_ended() && Instant::now() < deadline {
+        while !published.passed(version) {
+            if team.any_ended() || Instant::now() >= deadline {
+                return false;
+            }
             std::thread::yield_now();
         }
+        true
     }
 }
 

@@ -15,6 +15,7 @@ use crate::worker::Lane;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 use xsk::{Bound, Pool, Socket, Umem};
 
 /// What an interface is refused for; each in one sentence with its mend.
@@ -97,7 +98,12 @@ pub struct Interfaces {
     pool: Pool,
     attached: BTreeMap<PortId, Attached>,
     offloads: Offloads,
+    /// When the number of queues was last looked at.
+    looked: Instant,
 }
+
+/// How often the number of queues is looked at.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What happens to an interface when the process is gone, for the line that `run` prints.
 pub struct Fate<'a> {
@@ -145,7 +151,13 @@ impl fmt::Display for Fate<'_> {
 impl Interfaces {
     /// None attached. Sockets share the packet memory.
     pub fn new(umem: Umem) -> Self {
-        Self { umem, pool: umem.pool(256, 4096), attached: BTreeMap::new(), offloads: Offloads::default() }
+        Self {
+            umem,
+            pool: umem.pool(256, 4096),
+            attached: BTreeMap::new(),
+            offloads: Offloads::default(),
+            looked: Instant::now(),
+        }
     }
 
     /// An attached interface.
@@ -164,6 +176,11 @@ impl Interfaces {
         team: &mut Team,
     ) -> Vec<Result<String, PortError>> {
         let mut events = Vec::new();
+        // The kernel does not report a change of queues (`ethtool -L`), and to ask takes a lock of its.
+        let look_closer = self.looked.elapsed() >= LOOK;
+        if look_closer {
+            self.looked = Instant::now();
+        }
         for (at, interface) in config.interfaces.iter().enumerate() {
             if interface.parent.is_some() {
                 continue;
@@ -172,7 +189,9 @@ impl Interfaces {
             let link = host.link_by_name(&interface.name);
             if let Some(attached) = self.attached.get(&port) {
                 let same = link.is_some_and(|(index, link)| {
-                    index == attached.ifindex && needs_several_chunks(&self.umem, link) == attached.multi_buffer
+                    index == attached.ifindex
+                        && needs_several_chunks(&self.umem, link) == attached.multi_buffer
+                        && (!look_closer || queues(&interface.name, link) == attached.queues)
                 });
                 if same {
                     continue;
@@ -273,6 +292,7 @@ impl Interfaces {
             let driver = Port::Xdp(XdpDriver::new(socket, leaves_checksums(&interface.name, link)));
             team.open(Lane { sends: queue < queues.both, ..Lane::interface(port, queue, driver) });
         }
+        team.route(port, queues);
         let attached = Attached {
             ifindex: index,
             xdp: mode,

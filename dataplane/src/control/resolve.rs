@@ -39,6 +39,9 @@ pub enum ResolveError {
         /// Why.
         source: TableError,
     },
+    /// A worker holds on to tables that are long out of date.
+    #[error("a worker is stuck: what changed waits for it")]
+    Behind,
     /// The routing tables could not be made.
     #[error(transparent)]
     Start(#[from] TableError),
@@ -72,6 +75,8 @@ pub struct Resolver {
     ways: BTreeMap<WayId, Slot>,
     targets: BTreeMap<Target, Slot>,
     free: Vec<AdjacencyId>,
+    /// Those that are free once every worker has passed.
+    freed: Vec<AdjacencyId>,
     next: u32,
     /// Next hops changed and are not resolved again yet.
     stale: bool,
@@ -108,6 +113,7 @@ impl Resolver {
             ways: BTreeMap::new(),
             targets: BTreeMap::new(),
             free: Vec::new(),
+            freed: Vec::new(),
             next: u32::from(Value::MAX) + 1,
             stale: false,
             unwritten: BTreeSet::new(),
@@ -163,29 +169,34 @@ impl Resolver {
         View { config, plan }.tunnel_mtu(id)
     }
 
-    /// Brings the tables to what the plan says. `wait` returns once every worker has passed the version.
+    /// Brings the tables to what the plan says. `wait` returns whether every worker has passed the version, once they have
+    /// or after a time.
     ///
     /// # Errors
     ///
-    /// Too many next hops: the tables are as before. Or a route does not fit: it leads where it led, all others are
-    /// as planned, and it is tried again with the next update.
+    /// Too many next hops: the tables are as before. A worker has not passed: no route has changed. Or a route does not
+    /// fit: it leads where it led, and all others are as planned. Each is tried again with the next update.
     pub fn update(
         &mut self,
         config: &Config,
         plan: &mut Plan,
         delta: &Delta,
-        wait: &mut dyn FnMut(&Published<Tables>, u64),
+        wait: &mut dyn FnMut(&Published<Tables>, u64) -> bool,
     ) -> Result<(), ResolveError> {
         self.stale |= delta.next_hops;
         if self.stale {
             match self.resolve(&View { config, plan }) {
                 Ok((version, freed)) => {
+                    self.freed.extend(freed);
                     let routes = !delta.routes.is_empty() || !self.unwritten.is_empty();
-                    // Ids that are free now may be used the next time.
-                    if routes || !freed.is_empty() {
-                        wait(&self.published, version);
+                    // Ids that are free may be used the next time.
+                    if routes || !self.freed.is_empty() {
+                        if !wait(&self.published, version) {
+                            self.unwritten.extend(&delta.routes);
+                            return Err(ResolveError::Behind);
+                        }
+                        self.free.append(&mut self.freed);
                     }
-                    self.free.extend(freed);
                 }
                 Err(error) => {
                     self.unwritten.extend(&delta.routes);
@@ -209,7 +220,10 @@ impl Resolver {
         }
         // What was withdrawn is still being read until every worker has passed once more.
         let (mark4, mark6) = (self.v4.retire_mark(), self.v6.retire_mark());
-        wait(&self.published, self.published.mark());
+        if !wait(&self.published, self.published.mark()) {
+            // A later mark covers this one's too.
+            return Err(ResolveError::Behind);
+        }
         self.v4.reclaim(mark4);
         self.v6.reclaim(mark6);
         // A prefix that did not fit may still lead by a way that no route has.

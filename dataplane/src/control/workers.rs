@@ -10,8 +10,7 @@ use crate::qos::{QUEUE_LIMIT, Shaper};
 use crate::slow::{Limiter, Slow, Wanted};
 use crate::stats::{Page, Tally};
 use crate::tables::{Published, Tables};
-use crate::worker::{Command, Lane, Outbound, Worker};
-use std::collections::BTreeMap;
+use crate::worker::{Command, Doorbell, Lane, Outbound, Worker};
 use std::io;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -20,8 +19,10 @@ use std::thread::JoinHandle;
 use sys::Wake;
 use xsk::Umem;
 
-/// Packets on their way from one worker to another at most.
+/// Packets on their way from one worker to another at most; fewer where there are so many workers that all the rings
+/// together would take more than [`CROSSING_BYTES`].
 const CROSSING: usize = 1024;
+const CROSSING_BYTES: usize = 64 << 20;
 /// Requests for neighbours that wait for control at most, per worker.
 const WANTED: usize = 512;
 /// Commands that wait for a worker at most.
@@ -57,6 +58,12 @@ pub const fn owner(queue: u32, workers: usize) -> usize {
     queue as usize % workers
 }
 
+/// Places in the ring from one of `workers` to another.
+fn crossing(workers: usize) -> usize {
+    let rings = (workers * workers.saturating_sub(1)).max(1);
+    (CROSSING_BYTES / rings / size_of::<Packet>()).clamp(64, CROSSING)
+}
+
 /// The worker whose ring `worker` uses to send by an interface, which is itself if it owns one.
 fn sender(worker: usize, queues: Queues, workers: usize) -> usize {
     let owners = (queues.both as usize).min(workers);
@@ -82,8 +89,6 @@ pub struct Team {
 pub struct Equipment<'a> {
     /// The configuration.
     pub config: &'a Config,
-    /// Queues of each interface that has any.
-    pub queues: &'a BTreeMap<PortId, Queues>,
     /// Packet memory.
     pub umem: &'a Umem,
     /// Where tables come from.
@@ -102,40 +107,43 @@ impl Team {
     /// A thread or a wake-up could not be made.
     pub fn start(cpus: &[Option<usize>], equipment: &Equipment<'_>) -> io::Result<Self> {
         let count = cpus.len();
-        let Equipment { config, queues, umem, tables, outlets, control } = equipment;
+        let Equipment { config, umem, tables, outlets, control } = equipment;
         let ports = Plan::punt_port(config).index() + 1;
         let stop = Arc::new(AtomicBool::new(false));
+        let mut bells = Vec::new();
+        for _ in 0..count {
+            let wake = Arc::new(Wake::new()?);
+            bells.push((Arc::clone(&wake), Arc::new(Doorbell::new(wake))));
+        }
+        // From each to each other: which ports cross where is said when interfaces come, and changes with their queues.
         let mut outbound: Vec<Vec<Outbound>> = (0..count).map(|_| Vec::new()).collect();
         let mut inbound: Vec<Vec<rtrb::Consumer<Packet>>> = (0..count).map(|_| Vec::new()).collect();
+        let capacity = crossing(count);
         for (from, outbound) in outbound.iter_mut().enumerate() {
-            let mut by_owner: BTreeMap<usize, Vec<PortId>> = BTreeMap::new();
-            for (port, queues) in queues.iter() {
-                by_owner.entry(sender(from, *queues, count)).or_default().push(*port);
-            }
-            by_owner.remove(&from);
-            for (to, ports) in by_owner {
-                let (producer, consumer) = rtrb::RingBuffer::new(CROSSING);
-                outbound.push(Outbound { ports, ring: producer });
+            for to in (0..count).filter(|to| *to != from) {
+                let (producer, consumer) = rtrb::RingBuffer::new(capacity);
+                outbound.push(Outbound::new(to, producer, Arc::clone(&bells[to].1)));
                 inbound[to].push(consumer);
             }
         }
         let mut team = Self { handles: Vec::new(), stop };
         let (ready, started) = mpsc::channel();
-        let errors = (config.gateway.icmp_errors_pps as usize).div_ceil(count) as u32;
+        let errors = Limiter::new(config.gateway.icmp_errors_pps).shared_by(count as u32);
         for (at, (outbound, inbound)) in outbound.into_iter().zip(inbound).enumerate() {
             let (commands, mut orders) = rtrb::RingBuffer::new(COMMANDS);
             let (wishes, wanted) = rtrb::RingBuffer::new(WANTED);
-            let wake = Arc::new(Wake::new()?);
+            let (wake, bell) = bells[at].clone();
             let tally = Tally::new(ports, config.tunnels.len(), Resolver::MOST);
             let page = tally.page();
             let wanted_by_slow = Wanted::new(wishes, Arc::clone(control));
-            let slow = Slow::new(Limiter::new(errors), (*outlets).clone(), wanted_by_slow);
+            let slow = Slow::new(errors, (*outlets).clone(), wanted_by_slow);
             let stock = Stock::new(umem.pool(POOL.0, POOL.1), BOXES);
-            let pipeline = Pipeline::new(Shaper::new(ports, QUEUE_LIMIT), tally);
+            let mut pipeline = Pipeline::new(Shaper::new(ports, QUEUE_LIMIT), tally);
+            pipeline.number_from((at * 65_536 / count) as u16);
             let mut worker = Worker::new(stock, pipeline, slow, tables.reader());
             outbound.into_iter().for_each(|outbound| worker.cross_to(outbound));
             inbound.into_iter().for_each(|ring| worker.cross_from(ring));
-            let (stop, bell, cpu, ready) = (Arc::clone(&team.stop), Arc::clone(&wake), cpus[at], ready.clone());
+            let (stop, cpu, ready) = (Arc::clone(&team.stop), cpus[at], ready.clone());
             let thread = std::thread::Builder::new().name(format!("worker-{at}")).spawn(move || {
                 if let Some(cpu) = cpu
                     && let Err(error) = sys::affinity::pin_current_thread(cpu)
@@ -167,6 +175,17 @@ impl Team {
     /// Whether there is none.
     pub const fn is_empty(&self) -> bool {
         self.handles.is_empty()
+    }
+
+    /// Tells the workers without a queue of a port that sends whose to use.
+    pub fn route(&mut self, port: PortId, queues: Queues) {
+        let count = self.handles.len();
+        for at in 0..count {
+            let to = sender(at, queues, count);
+            if to != at {
+                self.command(at, Command::Cross(port, to));
+            }
+        }
     }
 
     /// Gives a queue to the worker that owns it, or a device to the first.

@@ -13,8 +13,17 @@ const NEIGHBOURS: usize = 256;
 /// How long a packet waits, nanoseconds.
 const PATIENCE: u64 = Time::SECOND;
 
+/// How long a wish is not repeated, nanoseconds: packets for a neighbour that does not answer come by the million.
+const AGAIN: u64 = Time::SECOND;
+/// Wishes that are remembered for that long.
+const REMEMBERED: usize = 16;
+
 /// Tells control which neighbours to resolve.
-pub struct Wanted(Option<(Wishes, Arc<Wake>)>);
+pub struct Wanted {
+    to: Option<(Wishes, Arc<Wake>)>,
+    /// The last wishes, the oldest first.
+    recent: VecDeque<(AdjacencyId, IpAddr, Time)>,
+}
 
 /// Adjacencies and the addresses that packets by them were for.
 type Wishes = rtrb::Producer<(AdjacencyId, IpAddr)>;
@@ -22,19 +31,29 @@ type Wishes = rtrb::Producer<(AdjacencyId, IpAddr)>;
 impl Wanted {
     /// Through a ring, with a bell for control.
     pub const fn new(ring: Wishes, bell: Arc<Wake>) -> Self {
-        Self(Some((ring, bell)))
+        Self { to: Some((ring, bell)), recent: VecDeque::new() }
     }
 
     /// Nobody is told: in `replay`.
     pub const fn nobody() -> Self {
-        Self(None)
+        Self { to: None, recent: VecDeque::new() }
     }
 
-    fn ask(&mut self, id: AdjacencyId, address: IpAddr) {
-        if let Some((ring, bell)) = &mut self.0 {
-            // Full: control is behind. The packet's sender will try again, and so shall we.
-            let _full = ring.push((id, address));
+    fn ask(&mut self, id: AdjacencyId, address: IpAddr, now: Time) {
+        let Some((ring, bell)) = &mut self.to else { return };
+        while self.recent.front().is_some_and(|(.., at)| now.since(*at) >= AGAIN) {
+            self.recent.pop_front();
+        }
+        if self.recent.iter().any(|(of, to, _)| (*of, *to) == (id, address)) {
+            return;
+        }
+        // Full: control is behind. The packet's sender will try again, and so shall we.
+        if ring.push((id, address)).is_ok() {
             bell.notify();
+            if self.recent.len() == REMEMBERED {
+                self.recent.pop_front();
+            }
+            self.recent.push_back((id, address, now));
         }
     }
 }
@@ -70,8 +89,8 @@ impl Hold {
     }
 
     /// Has control ask for a neighbour again.
-    pub fn ask(&mut self, id: AdjacencyId, address: IpAddr) {
-        self.wanted.ask(id, address);
+    pub fn ask(&mut self, id: AdjacencyId, address: IpAddr, now: Time) {
+        self.wanted.ask(id, address, now);
     }
 
     /// Takes a packet in. `on_link`: the neighbour that it waits for is its own destination.
@@ -93,7 +112,7 @@ impl Hold {
             Some(queue) => queue,
             None if neighbours >= NEIGHBOURS => return Err((packet, DropReason::HoldFull)),
             None => {
-                self.wanted.ask(id, destination);
+                self.wanted.ask(id, destination, now);
                 self.waiting.entry(key).or_default()
             }
         };

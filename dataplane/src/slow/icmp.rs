@@ -22,8 +22,9 @@ const TOS: u8 = 0xc0;
 pub struct Limiter {
     /// Errors in 10⁹ seconds, so that a nanosecond earns a whole number of tokens' parts.
     rate: u64,
-    /// Parts of 10⁹ of an error.
+    /// Parts of 10⁹ of an error, at most `full`.
     level: u64,
+    full: u64,
     last: Time,
 }
 
@@ -31,14 +32,20 @@ impl Limiter {
     /// So many errors per second; 0: none.
     pub const fn new(per_second: u32) -> Self {
         let full = if per_second == 0 { 0 } else { BURST * Time::SECOND };
-        Self { rate: per_second as u64, level: full, last: Time(0) }
+        Self { rate: per_second as u64, level: full, full, last: Time(0) }
+    }
+
+    /// One's part, where `workers` have the rate and the burst together: at least an error, if there are any.
+    pub const fn shared_by(self, workers: u32) -> Self {
+        let workers = workers as u64;
+        let full = if self.full == 0 { 0 } else { max(self.full / workers, Time::SECOND) };
+        Self { rate: self.rate.div_ceil(workers), level: full, full, last: self.last }
     }
 
     /// Whether one more may go now.
     pub fn admit(&mut self, now: Time) -> bool {
         let earned = self.rate.saturating_mul(now.since(self.last));
-        let full = if self.rate == 0 { 0 } else { BURST * Time::SECOND };
-        self.level = self.level.saturating_add(earned).min(full);
+        self.level = self.level.saturating_add(earned).min(self.full);
         self.last = self.last.max(now);
         if self.level < Time::SECOND {
             return false;
@@ -46,6 +53,10 @@ impl Limiter {
         self.level -= Time::SECOND;
         true
     }
+}
+
+const fn max(a: u64, b: u64) -> u64 {
+    if a > b { a } else { b }
 }
 
 /// Whether RFC 1812 §4.3.2.7 and RFC 4443 §2.4 e allow an error about this packet: not about an ICMP error, a

@@ -535,3 +535,78 @@ proptest! {
         prop_assert_eq!((totals.received, totals.queued), (given, 0));
     }
 }
+
+/// A ring to worker 1, which is this test: what crosses, and what wakes it.
+fn neighbour(world: &mut World) -> (rtrb::Consumer<Packet>, Arc<Doorbell>) {
+    let (ring, crossed) = rtrb::RingBuffer::new(8);
+    let bell = Arc::new(Doorbell::new(Arc::new(Wake::new().expect("a descriptor is free"))));
+    world.worker.cross_to(Outbound::new(1, ring, Arc::clone(&bell)));
+    (crossed, bell)
+}
+
+/// Takes out what crossed, as that worker would.
+fn take(world: &mut World, crossed: &mut rtrb::Consumer<Packet>) -> usize {
+    let mut count = 0;
+    while let Ok(packet) = crossed.pop() {
+        let mut place = world.worker.stock.empty();
+        *place = packet;
+        world.worker.stock.put(place);
+        count += 1;
+    }
+    count
+}
+
+#[test]
+fn packets_that_cross_wake_the_other_worker_if_it_sleeps() {
+    let mut world = World::new();
+    let (mut crossed, bell) = neighbour(&mut world);
+    let now = world.now;
+    world.worker.obey(Command::Close(WAN), now);
+    world.worker.obey(Command::Cross(WAN, 1), now);
+    world.receive(ethernet(&udp_v4(FAR_V4, b"x")));
+    assert!(!bell.wake.drain(), "it is awake, and a system call would be for nothing");
+    assert_eq!(take(&mut world, &mut crossed), 1);
+    bell.falls_asleep();
+    for _ in 0..3 {
+        world.receive(ethernet(&udp_v4(FAR_V4, b"x")));
+    }
+    assert!(bell.wake.drain(), "it sleeps");
+    world.receive(ethernet(&udp_v4(FAR_V4, b"x")));
+    assert!(!bell.wake.drain(), "it was called already");
+    assert_eq!(take(&mut world, &mut crossed), 4);
+}
+
+#[test]
+fn a_port_that_comes_back_is_crossed_to_again_though_its_receive_queue_here_went() {
+    let mut world = World::new();
+    let (mut crossed, _bell) = neighbour(&mut world);
+    let receives = || Lane { sends: false, ..Lane::interface(WAN, 1, Port::Memory(Memory::new())) };
+    let now = world.now;
+    for _ in 0..2 {
+        world.worker.obey(Command::Close(WAN), now);
+        world.receive(ethernet(&udp_v4(FAR_V4, b"x")));
+        assert_eq!(take(&mut world, &mut crossed), 0);
+        world.worker.obey(Command::Open(receives()), now);
+        world.worker.obey(Command::Cross(WAN, 1), now);
+        world.receive(ethernet(&udp_v4(FAR_V4, b"x")));
+        assert_eq!(take(&mut world, &mut crossed), 1);
+        // The queue's device failed: what others send by is not touched.
+        world.worker.close(|lane| lane.port == WAN, now);
+        world.receive(ethernet(&udp_v4(FAR_V4, b"x")));
+        assert_eq!(take(&mut world, &mut crossed), 1);
+    }
+    assert_eq!(world.totals().drops[DropReason::PortDown as usize], 2);
+}
+
+/// With two rings that send, packets of a flow could overtake each other when one is full.
+#[test]
+fn of_a_ports_lanes_one_sends() {
+    let mut world = World::new();
+    world.worker.open(Lane::interface(WAN, 1, Port::Memory(Memory::new())));
+    let sends = |world: &World| world.worker.lanes.iter().filter(|lane| lane.port == WAN && lane.sends).count();
+    assert_eq!(sends(&world), 1);
+    let now = world.now;
+    world.worker.obey(Command::Close(WAN), now);
+    world.worker.open(Lane::interface(WAN, 1, Port::Memory(Memory::new())));
+    assert_eq!(sends(&world), 1);
+}

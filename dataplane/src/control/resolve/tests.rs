@@ -206,7 +206,12 @@ impl Bench {
         let config = config(more);
         let delta = self.plan.renew(&config, &offline::host(&config));
         let Self { resolver, plan, waits } = self;
-        resolver.update(&config, plan, &delta, &mut |_, _| *waits += 1).expect("it fits");
+        resolver
+            .update(&config, plan, &delta, &mut |_, _| {
+                *waits += 1;
+                true
+            })
+            .expect("it fits");
     }
 
     fn id(&self, target: Target) -> Option<AdjacencyId> {
@@ -307,7 +312,7 @@ fn refuses_more_neighbours_than_there_are_adjacencies_and_goes_on_with_the_old()
     };
     let Bench { resolver, plan, .. } = &mut bench;
     let delta = plan.renew(&config, &crowd(100_000));
-    let refused = resolver.update(&config, plan, &delta, &mut |_, _| {});
+    let refused = resolver.update(&config, plan, &delta, &mut |_, _| true);
     assert!(matches!(refused, Err(ResolveError::TooManyNeighbours { .. })), "{refused:?}");
     assert_eq!(
         refused.map_err(|error| error.to_string()),
@@ -317,7 +322,7 @@ fn refuses_more_neighbours_than_there_are_adjacencies_and_goes_on_with_the_old()
     assert_eq!(Some(found), id, "the route that the refused plan does not have");
     // More neighbours than the FIB has values are no matter; what was refused is made good.
     let delta = plan.renew(&config, &crowd(40_000));
-    resolver.update(&config, plan, &delta, &mut |_, _| {}).expect("it fits");
+    resolver.update(&config, plan, &delta, &mut |_, _| true).expect("it fits");
     let found = resolver.published().current().fib.lookup_one(Vrf::DEFAULT, ip("10.9.9.9"));
     assert_eq!(found, AdjacencyId::NONE);
     assert!(bench.id(target).is_some_and(|id| id.0 > u32::from(Value::MAX)));
@@ -385,6 +390,7 @@ proptest! {
             resolver.update(&config, &mut plan, &delta, &mut |published, version| {
                 assert!(published.passed(version), "nobody reads, so everybody has passed");
                 seen.push(PROBES.map(|probe| found(&published.current(), probe)));
+                true
             }).expect("it fits");
             let tables = resolver.published().current();
             let view = View { config: &config, plan: &plan };

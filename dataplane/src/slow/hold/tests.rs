@@ -118,3 +118,25 @@ impl World {
         self.totals().dropped()
     }
 }
+
+/// A neighbour that does not answer must not cost a system call for each of its packets.
+#[test]
+fn asks_for_a_neighbour_once_a_second_and_says_nothing_when_control_is_behind() {
+    let bell = Arc::new(Wake::new().expect("a descriptor is free"));
+    let (wishes, mut asked) = rtrb::RingBuffer::new(2);
+    let mut wanted = Wanted::new(wishes, Arc::clone(&bell));
+    let address = |last: u8| IpAddr::from([203, 0, 113, last]);
+    let mut ask = |last, now| {
+        wanted.ask(AdjacencyId(1), address(last), Time(now));
+        bell.drain()
+    };
+    assert!(ask(1, 5));
+    assert!(!ask(1, 6));
+    assert!(ask(2, 7), "another");
+    assert!(!ask(3, 8), "the ring is full");
+    assert_eq!(asked.pop(), Ok((AdjacencyId(1), address(1))));
+    assert!(ask(3, 9), "it was not heard before");
+    assert_eq!(asked.pop(), Ok((AdjacencyId(1), address(2))));
+    assert!(!ask(1, 4 + Time::SECOND));
+    assert!(ask(1, 5 + Time::SECOND));
+}

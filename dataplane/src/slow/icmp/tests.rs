@@ -289,6 +289,19 @@ proptest! {
         }
     }
 
+    /// Several have together what one would, but for what rounding up gives each.
+    #[test]
+    fn shares_are_parts_of_the_whole(rate in 0..5_000u32, workers in 1..64u32, pause in 0..30 * Time::SECOND) {
+        let share = Limiter::new(rate).shared_by(workers);
+        let admitted = |mut limiter: Limiter| {
+            let burst = (0..1_000).filter(|_| limiter.admit(Time(0))).count() as u64;
+            burst + (0..200_000).take_while(|_| limiter.admit(Time(pause))).count() as u64
+        };
+        let (one, all) = (admitted(Limiter::new(rate)), u64::from(workers) * admitted(share));
+        prop_assert!(all <= one + 2 * u64::from(workers), "{} {}", one, all);
+        prop_assert!(all + 2 * u64::from(workers) >= one, "{} {}", one, all);
+    }
+
     #[test]
     fn asks_any_octets_whether_an_error_may_be_sent(octets in vec(any::<u8>(), 1..80)) {
         with_ip(0, &octets, |packet| {
