@@ -434,8 +434,9 @@ impl Gateway {
         // The kernel forwards again before the workers end: nothing is received that would not be sent. A pinned
         // link stays when it is merely dropped.
         let tell = |error: &(dyn Error + 'static)| eprintln!("stopping: {}", Sentence(error));
-        let stopped = if keep { Ok(drop(xdp)) } else { xdp.stop() };
-        if let Err(error) = stopped {
+        if keep {
+            drop(xdp);
+        } else if let Err(error) = xdp.stop() {
             tell(&error);
         }
         team.stop();

@@ -642,7 +642,7 @@ fn the_mode_is_explained_and_errors_name_the_thing() {
         let index = base.ifindex;
         assert_eq!(
             error.to_string(),
-            format!("queue 0 of interface {index} cannot do zero-copy: its driver has no AF_XDP zero-copy")
+            format!("queue 0 of interface {index} cannot do zero-copy: its driver has no AF_XDP zero-copy: ask for `auto` or `copy`")
         );
         let socket = Socket::bind(&umem, &mut pool, &with(Mode::Auto)).expect("copy");
         assert_eq!(socket.bound(), Bound::Copy);

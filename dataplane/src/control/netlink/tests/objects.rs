@@ -89,13 +89,13 @@ fn routes_follow_an_object_that_is_replaced_without_events_of_their_own() {
         // The group has the object too.
         ip("nexthop replace id 1 via 192.0.2.3 dev left");
         let changes = await_host(&mut mirror, |host| ways(host, &single) == [way("192.0.2.3", 1)]);
-        assert_eq!(changes.routes, keys(0, 1));
+        assert_eq!(in_main(&changes), keys(0, 1));
         assert_eq!(ways(mirror.host(), &group), [way("192.0.2.3", 1), way("192.0.2.130", 1)]);
         assert_current(&mut mirror);
 
         ip("nexthop replace id 3 group 1,2/2,250");
         let changes = await_host(&mut mirror, |host| ways(host, &group)[1].1 == 250);
-        assert_eq!(changes.routes, keys(1, 2));
+        assert_eq!(in_main(&changes), keys(1, 2));
         assert_current(&mut mirror);
 
         // A group has no blackhole beside others.
@@ -152,4 +152,9 @@ fn objects_go_with_their_link_in_silence() {
         await_host(&mut mirror, |host| host.route(&group).is_none());
         assert_current(&mut mirror);
     });
+}
+
+/// Changes of the main table: the kernel is late with its own routes to IPv6 addresses.
+fn in_main(changes: &Changes) -> BTreeSet<RouteKey> {
+    changes.routes.iter().filter(|key| key.table == 254).copied().collect()
 }
