@@ -10,13 +10,12 @@ use dataplane::packet::DropReason::{self, *};
 use dataplane::packet::{PortId, Time};
 use dataplane::worker::Command;
 use integration::frames::{decode, vxlan};
-use integration::needs::skip;
+use integration::require;
 use integration::scene::{
     CHUNKS, CLIENT, LAN, MACS, SERVER, Scene, VNI, WAN, answer4, framed, from_client, from_site_a, inside, ipv4,
     tagged, udp4, udp6,
 };
 use std::sync::Arc;
-use sys::caps::{Capability, has};
 use sys::tun::{Kind, Tun};
 
 /// The table: a gateway that has just dropped a packet for that reason and for no other. `None` for the one that needs
@@ -81,9 +80,7 @@ fn every_reason_to_drop_is_provoked_and_answered_as_it_owes() {
 /// The one reason that only a device of the kernel knows.
 #[test]
 fn a_device_that_takes_nothing_is_a_reason_too() {
-    if !has(Capability::NetAdmin) {
-        return skip(Capability::NetAdmin.name());
-    }
+    require!();
     sys::netns::in_new(|| {
         // Not switched on: the kernel refuses what is written to it.
         let device = Tun::open("down0", Kind::Tun).expect("a name that is free in a new namespace");
@@ -98,7 +95,7 @@ fn a_device_that_takes_nothing_is_a_reason_too() {
         );
         assert_eq!(scene.drops_only_for(DeviceFull).drops[DeviceFull as usize], 1);
     })
-    .expect("a namespace can be made with CAP_NET_ADMIN");
+    .expect("root may make a namespace");
 }
 
 /// Type and code of the ICMP error in a frame.

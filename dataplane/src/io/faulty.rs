@@ -100,3 +100,83 @@ impl Driver for Faulty {
         self.inner.close(stock);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::Memory;
+    use crate::testing::{LAN, octets, stock, umem};
+
+    /// Receives so many frames of 100 octets, a batch a round, and then what was kept back. Each frame starts with its
+    /// number.
+    fn received(faults: Faults, seed: u64, count: u32) -> Vec<Vec<u8>> {
+        let (mut stock, mut batch, mut all) = (stock(), Batch::new(), Vec::new());
+        let mut memory = Memory::new();
+        (0..count).for_each(|number| memory.put([&number.to_be_bytes()[..], &[0xaa; 96]].concat()));
+        let mut port = Faulty::new(Port::Memory(memory), faults, seed);
+        for _ in 0..count.div_ceil(Batch::SIZE as u32) + 1 {
+            assert_eq!(port.receive(LAN, &mut stock, &mut batch, Time(0)), 0);
+            for packet in batch.drain() {
+                all.push(octets(&packet));
+                stock.put(packet);
+            }
+        }
+        port.close(&mut stock);
+        drop(stock);
+        assert_eq!(umem().free(), crate::testing::CHUNKS, "every frame is back");
+        all
+    }
+
+    /// About so many of a thousand: far enough that no seed of the test comes near.
+    fn about(count: usize, per_mille: usize, of: usize) -> bool {
+        let expected = of * per_mille / 1000;
+        (expected / 2..=expected * 2).contains(&count)
+    }
+
+    const COUNT: u32 = 2_000;
+
+    #[test]
+    fn without_faults_it_is_the_driver_inside() {
+        let all = received(Faults::default(), 1, 100);
+        let expected: Vec<_> = (0..100u32).map(|number| [&number.to_be_bytes()[..], &[0xaa; 96]].concat()).collect();
+        assert_eq!(all, expected);
+    }
+
+    #[test]
+    fn each_fault_happens_as_often_as_asked_and_does_what_it_says() {
+        let plain = received(Faults::default(), 1, COUNT);
+        let corrupt = received(Faults { corrupt: 100, ..Faults::default() }, 1, COUNT);
+        let bits = |(a, b): (&Vec<u8>, &Vec<u8>)| a.iter().zip(b).map(|(a, b)| (a ^ b).count_ones()).sum::<u32>();
+        let changed: Vec<_> = plain.iter().zip(&corrupt).map(bits).filter(|bits| *bits != 0).collect();
+        assert!(changed.iter().all(|bits| *bits == 1) && about(changed.len(), 100, 2_000), "{}", changed.len());
+        let cut = received(Faults { cut: 100, ..Faults::default() }, 1, COUNT);
+        assert!(cut.iter().zip(&plain).all(|(cut, whole)| whole.starts_with(cut)));
+        let shorter = cut.iter().filter(|frame| frame.len() < 100).count();
+        assert!(about(shorter, 100, 2_000), "{shorter}");
+        let mut reordered = received(Faults { reorder: 100, ..Faults::default() }, 1, COUNT);
+        let late = reordered.windows(2).filter(|pair| pair[0] > pair[1]).count();
+        assert!(late > 20, "{late}");
+        reordered.sort();
+        assert_eq!(reordered, plain, "and none is lost");
+    }
+
+    #[test]
+    fn the_same_seed_is_the_same_faults() {
+        let faults = Faults { corrupt: 50, cut: 50, reorder: 50, jam: 50 };
+        assert_eq!(received(faults, 7, 300), received(faults, 7, 300));
+        assert_ne!(received(faults, 7, 300), received(faults, 8, 300));
+    }
+
+    #[test]
+    fn a_jam_lasts_a_round() {
+        let (mut stock, mut batch) = (stock(), Batch::new());
+        let faults = Faults { jam: 300, ..Faults::default() };
+        let mut port = Faulty::new(Port::Memory(Memory::new()), faults, 1);
+        let jams = (0..COUNT).filter(|_| {
+            port.receive(LAN, &mut stock, &mut batch, Time(0));
+            port.room() == 0
+        });
+        let jams = jams.count();
+        assert!(about(jams, 300, 2_000), "{jams}");
+    }
+}
