@@ -94,11 +94,11 @@ impl Ipv4 {
     }
 
     /// One hop less, the checksum updated (RFC 1624): the TTL is the upper octet of its word, so the sum changes
-    /// by 0x0100.
+    /// by 0x0100. All ones become zero, as if computed anew (§3): no header sums to zero.
     #[inline(always)]
     pub fn decrement_ttl(&mut self) {
         self.ttl -= 1;
         let sum = self.checksum.value() as u32 + 0x0100;
-        self.checksum = Be16::new((sum + (sum >> 16)) as u16);
+        self.checksum = Be16::new((sum + (sum >= 0xffff) as u32) as u16);
     }
 }

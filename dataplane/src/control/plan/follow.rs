@@ -253,7 +253,7 @@ proptest! {
                     Event::Route(key, route) => {
                         changes.routes.insert(key);
                         match route {
-                            Some(route) => host.routes.insert(key, route.into()),
+                            Some(route) => host.routes.insert(key, route),
                             None => host.routes.remove(&key),
                         };
                     }
