@@ -14,7 +14,7 @@ use crate::tables::{
 };
 use crate::tunnel::{Ends, Kind, Outer, Tunnel, Tunnels, Vxlan};
 use ipnet::IpNet;
-use lpm::{Limits, Prefix4, Prefix6, TableError, Usage, Value, Writer4, Writer6};
+use lpm::{Change, Limits, Prefix4, Prefix6, TableError, Usage, Value, Writer4, Writer6};
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::net::IpAddr;
@@ -209,15 +209,9 @@ impl Resolver {
         if delta.routes.is_empty() && self.unwritten.is_empty() && self.dead.is_empty() {
             return Ok(());
         }
-        let mut result = Ok(());
         let again = mem::take(&mut self.unwritten);
-        for &(vrf, prefix) in again.difference(&delta.routes).chain(&delta.routes) {
-            let way = plan.rib.chosen(vrf, prefix).map(|route| route.way);
-            if let Err(source) = self.write(vrf, prefix, way.map(WayId::value)) {
-                self.unwritten.insert((vrf, prefix));
-                result = Err(ResolveError::Table { prefix, source });
-            }
-        }
+        let keys = || again.difference(&delta.routes).chain(&delta.routes);
+        let result = self.write_all(plan, keys);
         // What was withdrawn is still being read until every worker has passed once more.
         let (mark4, mark6) = (self.v4.retire_mark(), self.v6.retire_mark());
         if !wait(&self.published, self.published.mark()) {
@@ -374,16 +368,35 @@ impl Resolver {
         port
     }
 
+    /// Writes where these prefixes lead now. Many of IPv4 at once are cheaper than one by one.
+    fn write_all<'k, I: Iterator<Item = &'k (Vrf, IpNet)>>(
+        &mut self,
+        plan: &Plan,
+        keys: impl Fn() -> I,
+    ) -> Result<(), ResolveError> {
+        let value = |vrf, prefix| plan.rib.chosen(vrf, prefix).map(|route| route.way.value());
+        let changes = keys().filter_map(|&(vrf, prefix)| match prefix {
+            IpNet::V4(v4) => Some(Change { vrf: vrf.0, prefix: Prefix4::try_from(v4).ok()?, value: value(vrf, prefix) }),
+            IpNet::V6(_) => None,
+        });
+        let done = self.v4.apply(changes).is_ok();
+        let mut result = Ok(());
+        for &(vrf, prefix) in keys().filter(|(_, prefix)| !(done && matches!(prefix, IpNet::V4(_)))) {
+            if let Err(source) = self.write(vrf, prefix, value(vrf, prefix)) {
+                self.unwritten.insert((vrf, prefix));
+                result = Err(ResolveError::Table { prefix, source });
+            }
+        }
+        result
+    }
+
     fn write(&mut self, vrf: Vrf, prefix: IpNet, value: Option<Value>) -> Result<(), TableError> {
         match prefix {
             IpNet::V4(prefix) => {
                 let Ok(prefix) = Prefix4::try_from(prefix) else { return Ok(()) };
                 match value {
                     Some(value) => self.v4.insert(vrf.0, prefix, value).map(|_| ()),
-                    None => {
-                        self.v4.remove(vrf.0, prefix);
-                        Ok(())
-                    }
+                    None => self.v4.remove(vrf.0, prefix).map(|_| ()),
                 }
             }
             IpNet::V6(prefix) => {

@@ -10,12 +10,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub trait Address: Copy + Ord + Hash + Debug + Send + Sync + 'static + sealed::Sealed {
     /// Bits in an address: 32 or 128.
     const BITS: u8;
+    /// The lowest address.
+    const ZERO: Self;
 
     /// The address with all but its first `len` bits cleared; `len` is 0..=[`Address::BITS`].
     fn first(self, len: u8) -> Self;
 
     /// The address with all but its first `len` bits set; `len` is 0..=[`Address::BITS`].
     fn last(self, len: u8) -> Self;
+
+    /// The address after this one; `None` after the last.
+    fn next(self) -> Option<Self>;
 
     /// The first 16 bits.
     fn top(self) -> u16;
@@ -29,6 +34,7 @@ pub trait Address: Copy + Ord + Hash + Debug + Send + Sync + 'static + sealed::S
 
 impl Address for u32 {
     const BITS: u8 = 32;
+    const ZERO: Self = 0;
 
     #[inline]
     fn first(self, len: u8) -> Self {
@@ -39,6 +45,10 @@ impl Address for u32 {
     #[inline]
     fn last(self, len: u8) -> Self {
         self | Self::MAX.checked_shr(u32::from(len)).unwrap_or(0)
+    }
+
+    fn next(self) -> Option<Self> {
+        self.checked_add(1)
     }
 
     #[inline]
@@ -58,6 +68,7 @@ impl Address for u32 {
 
 impl Address for u128 {
     const BITS: u8 = 128;
+    const ZERO: Self = 0;
 
     #[inline]
     fn first(self, len: u8) -> Self {
@@ -67,6 +78,10 @@ impl Address for u128 {
     #[inline]
     fn last(self, len: u8) -> Self {
         self | Self::MAX.checked_shr(u32::from(len)).unwrap_or(0)
+    }
+
+    fn next(self) -> Option<Self> {
+        self.checked_add(1)
     }
 
     #[inline]

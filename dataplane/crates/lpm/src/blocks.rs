@@ -2,11 +2,7 @@
 
 use std::collections::VecDeque;
 
-/// A moment in a writer's life: what was taken out of its tables before this can be given back
-/// once all readers have passed it. Means nothing to another writer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[must_use = "memory comes back only when the mark is given to `reclaim`"]
-pub struct Mark(u64);
+use crate::Mark;
 
 /// The bookkeeping of the blocks; their contents are in the table.
 #[derive(Debug)]

@@ -1,9 +1,9 @@
 //! Longest-prefix match for IPv4 and IPv6 over many VRFs, read while it is written.
 //!
-//! One [`Writer`] changes a table; any number of cheap [`Reader`]s look addresses up meanwhile,
-//! without a lock, an atomic read-modify-write or an allocation. Both are generic over the
-//! address width, `u32` or `u128` in host byte order, and an answer is a [`Value`], which the
-//! owner uses as an index into tables of its own.
+//! One writer changes a table ([`Writer4`], [`Writer6`]); any number of cheap readers
+//! ([`Reader4`], [`Reader6`]) look addresses up meanwhile, without a lock, an atomic
+//! read-modify-write or an allocation. Addresses are `u32` or `u128` in host byte order, and an
+//! answer is a [`Value`], which the owner uses as an index into tables of its own.
 //!
 //! ```
 //! use lpm::{Limits, Prefix4, Value, Writer4};
@@ -19,9 +19,9 @@
 //!
 //! # What a reader may see
 //!
-//! A change of one route is one atomic store for each address that it concerns, so a lookup
-//! gives the answer from before the change or the one from after it. A change that spans
-//! many addresses (a short prefix, a whole VRF) reaches them one after the other.
+//! For each address, a change is one atomic store, so a lookup gives the answer from before the
+//! change or the one from after it. A change that spans many addresses (a short prefix, a whole
+//! VRF, many routes at once) reaches them one after the other.
 //!
 //! The default route of a VRF is read after the rest. When both a longer prefix and the
 //! default route change within one lookup, that lookup may combine the two: it then gives
@@ -46,36 +46,35 @@
 //!
 //! Where routes come from, which of several sources wins, and what a value means. Routes are
 //! kept for the writer's own needs only; the owner has its own RIB.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod address;
+mod arena;
 mod blocks;
+mod limits;
 pub mod naive;
 mod prefix;
 mod rib;
 mod table;
+mod v4;
 mod value;
 mod writer;
 
 pub use address::Address;
-pub use blocks::Mark;
+pub use arena::Mark;
+pub use limits::{Change, Limits, TableError, Usage};
 pub use prefix::{Prefix, PrefixError};
-pub use table::Reader;
+pub use v4::{Reader4, Writer4};
 pub use value::Value;
-pub use writer::{Limits, TableError, Usage, Writer};
 
 /// An IPv4 prefix.
 pub type Prefix4 = Prefix<u32>;
 /// An IPv6 prefix.
 pub type Prefix6 = Prefix<u128>;
-/// The reading side of an IPv4 table.
-pub type Reader4 = Reader<u32>;
 /// The reading side of an IPv6 table.
-pub type Reader6 = Reader<u128>;
-/// The writing side of an IPv4 table.
-pub type Writer4 = Writer<u32>;
+pub type Reader6 = table::Reader<u128>;
 /// The writing side of an IPv6 table.
-pub type Writer6 = Writer<u128>;
+pub type Writer6 = writer::Writer<u128>;
 
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,8 @@
-//! The oracle: a list of routes and a scan of all of them.
+//! The oracles: a list of routes and a scan of all of them, and for tables too large for that,
+//! the list of intervals that have the same answer.
 //!
-//! It answers as [`crate::Writer`] and [`crate::Reader`] must, in the plainest way there is.
-//! For tests, here and in what builds on this crate.
+//! They answer as the tables must, in the plainest way there is. For tests, here and in what
+//! builds on this crate.
 
 use crate::{Address, Prefix, Value};
 
@@ -50,5 +51,63 @@ impl<A: Address> Naive<A> {
     /// Every route: VRF, prefix, value, in no order.
     pub fn routes(&self) -> &[(u16, Prefix<A>, Value)] {
         &self.routes
+    }
+}
+
+/// The routes of one VRF as intervals of addresses: no trie, no bitmap, one binary search.
+#[derive(Clone, Debug)]
+pub struct Intervals<A> {
+    /// Where each begins, and its answer; it ends where the next begins.
+    starts: Vec<(A, Option<Value>)>,
+}
+
+impl<A: Address> Intervals<A> {
+    /// Of two routes with the same prefix, the later one counts.
+    pub fn new(routes: impl IntoIterator<Item = (Prefix<A>, Value)>) -> Self {
+        let mut routes: Vec<_> = routes.into_iter().collect();
+        // Stable, so that of two the later one stays later.
+        routes.sort_by_key(|&(prefix, _)| (prefix.address(), prefix.len()));
+        let mut starts = vec![(A::ZERO, None)];
+        // The routes that hold the address that the sweep has come to, the longest last.
+        let mut open: Vec<(Prefix<A>, Value)> = Vec::new();
+        for (prefix, value) in routes {
+            close(&mut open, &mut starts, |last| last < prefix.address());
+            starts.push((prefix.address(), Some(value)));
+            open.push((prefix, value));
+        }
+        close(&mut open, &mut starts, |_| true);
+        // Of several that begin at the same address, the last was the longest.
+        starts.dedup_by(|later, earlier| {
+            let is_same = later.0 == earlier.0;
+            if is_same {
+                earlier.1 = later.1;
+            }
+            is_same
+        });
+        Self { starts }
+    }
+
+    /// The value of the longest prefix that holds `address`.
+    pub fn lookup(&self, address: A) -> Option<Value> {
+        self.starts[self.starts.partition_point(|&(start, _)| start <= address) - 1].1
+    }
+
+    /// The first address of every interval: where the answers change.
+    pub fn starts(&self) -> impl Iterator<Item = A> {
+        self.starts.iter().map(|&(start, _)| start)
+    }
+}
+
+/// Ends the open routes whose last address is one of those: what is after them has the answer of
+/// the route around them.
+fn close<A: Address>(
+    open: &mut Vec<(Prefix<A>, Value)>,
+    starts: &mut Vec<(A, Option<Value>)>,
+    is_over: impl Fn(A) -> bool,
+) {
+    while let Some((prefix, _)) = open.pop_if(|(prefix, _)| is_over(prefix.last())) {
+        if let Some(next) = prefix.last().next() {
+            starts.push((next, open.last().map(|&(_, value)| value)));
+        }
     }
 }
