@@ -1,6 +1,10 @@
-//! What the benches share: a gateway in memory, and the file that figures go to.
+//! What the benches share: a gateway in memory, real routing tables and traffic for them, and the file that figures go to.
 #![forbid(unsafe_code)]
 
+pub mod family;
 pub mod lab;
+pub mod random;
 pub mod results;
 pub mod rig;
+pub mod routes;
+pub mod traffic;
