@@ -11,7 +11,6 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use sys::tun::{Kind, Tun};
 
-pub use super::export::{EXPORT_METRIC, Exported, export};
 use super::host::{IfIndex, TunKind};
 use super::netlink::{self, Commander};
 

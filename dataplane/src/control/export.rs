@@ -51,6 +51,11 @@ impl Exports {
         Self { due: present.clone(), present, ..Self::default() }
     }
 
+    /// Whether there is none, neither wanted nor left.
+    pub fn is_empty(&self) -> bool {
+        self.wanted.is_empty() && self.present.is_empty()
+    }
+
     /// Wants a route, in the place of the one with that key.
     pub fn set(&mut self, route: ExportedRoute) {
         let key = normal(route.key);

@@ -234,9 +234,10 @@ impl Gateway {
     /// The first plan, and what of it must succeed.
     fn take_over(&mut self) -> Result<(), GatewayError> {
         // The devices' own links and addresses are among what the mirror knows from here on.
-        self.mirror.poll()?;
+        let changes = self.mirror.poll()?;
         let delta = self.plan.renew(&self.config, self.mirror.host());
         self.apply(&delta)?;
+        self.export(&changes, &delta);
         let events =
             self.interfaces.follow(&self.config, &self.plan, self.mirror.host(), &mut self.xdp, &mut self.team);
         for event in events {
@@ -330,6 +331,8 @@ impl Gateway {
         if let Err(error) = self.apply(&delta) {
             self.log.error(&error);
         }
+        // Also without a change: what the kernel could not take yet is tried again.
+        self.export(&changes, &delta);
         for warning in std::mem::take(&mut self.plan.warnings) {
             self.log.line(format_args!("warning: {warning}"));
         }
@@ -394,7 +397,13 @@ impl Gateway {
             team.open(Lane::device(port, Port::Tap(Tap::new(Arc::clone(device)))));
         }
         errors.iter().for_each(|error| log.error(error));
-        tunnels.export(config, plan, commander).iter().for_each(|error| log.line(error));
+    }
+
+    /// The kernel's copies of routes, after what changed.
+    fn export(&mut self, changes: &Changes, delta: &Delta) {
+        let told = (changes, self.mirror.host());
+        let errors = self.tunnels.export(&self.config, &self.plan, delta.next_hops, told, &mut self.commander);
+        errors.iter().for_each(|error| self.log.line(error));
     }
 
     fn follow_neighbours(&mut self) {

@@ -376,7 +376,9 @@ impl Resolver {
     ) -> Result<(), ResolveError> {
         let value = |vrf, prefix| plan.rib.chosen(vrf, prefix).map(|route| route.way.value());
         let changes = keys().filter_map(|&(vrf, prefix)| match prefix {
-            IpNet::V4(v4) => Some(Change { vrf: vrf.0, prefix: Prefix4::try_from(v4).ok()?, value: value(vrf, prefix) }),
+            IpNet::V4(v4) => {
+                Some(Change { vrf: vrf.0, prefix: Prefix4::try_from(v4).ok()?, value: value(vrf, prefix) })
+            }
             IpNet::V6(_) => None,
         });
         let done = self.v4.apply(changes).is_ok();

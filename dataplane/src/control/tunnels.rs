@@ -1,8 +1,9 @@
 //! What tunnels are to the host: a device each, and the kernel's copies of routes that lead into them.
 
-use super::devices::{self, Device, EXPORT_METRIC, Spec};
+use super::devices::{self, Device, Spec};
+use super::export::{EXPORT_METRIC, Exports, export};
 use super::host::{Host, RouteKey, TunKind};
-use super::netlink::{self, Commander, ExportedRoute, Target as ExportTarget};
+use super::netlink::{self, Changes, Commander, ExportedRoute, Target as ExportTarget};
 use super::plan::{self, PUNT_DEVICE, Plan, Target};
 use super::resolve::{Resolver, tunnel_mac};
 use super::rib::Way;
@@ -14,9 +15,15 @@ use std::fmt;
 use std::sync::Arc;
 use sys::tun::Tun;
 
-/// The devices of all tunnels that have an address, and `penstock0`.
+/// Routes whose refusal is told one by one; of more, how many.
+const TOLD: usize = 10;
+
+/// The devices of all tunnels that have an address, and `penstock0`; and the kernel's copies of the file's routes.
 pub struct TunnelDevices {
     devices: BTreeMap<PortId, Device>,
+    exports: Exports,
+    /// Where they lead.
+    led: Vec<Led>,
     /// An earlier run left something: whoever fails to take over must leave it too.
     inherited: bool,
 }
@@ -31,8 +38,9 @@ impl TunnelDevices {
         let plan = Plan::new(config, host);
         let wanted = specs(config, |id| Resolver::mtu(config, &plan, id));
         let left = |spec: &Spec| host.link_by_name(&spec.name).is_some_and(|(_, link)| link.tun.is_some());
-        let inherited = wanted.iter().any(|(_, spec)| left(spec)) || !commander.exported_routes()?.is_empty();
-        let mut all = Self { devices: BTreeMap::new(), inherited };
+        let exports = Exports::adopt(host);
+        let inherited = wanted.iter().any(|(_, spec)| left(spec)) || !exports.is_empty();
+        let mut all = Self { devices: BTreeMap::new(), exports, led: Vec::new(), inherited };
         for (port, spec) in wanted {
             match Device::establish(&spec, commander) {
                 Ok(device) => {
@@ -101,28 +109,51 @@ impl TunnelDevices {
     }
 
     /// Static routes into tunnels are also the kernel's, so that neither the host nor a dead gateway sends a tenant's
-    /// packets in clear. Returns what went wrong.
-    pub fn export(&self, config: &Config, plan: &Plan, commander: &mut Commander) -> Vec<ExportError> {
-        match devices::export(self.exported(config, plan), commander) {
-            Ok(done) => done.failed.into_iter().map(|(key, error)| ExportError { key: Some(key), error }).collect(),
-            Err(error) => vec![ExportError { key: None, error }],
+    /// packets in clear. Writes what `changes` in the host undid, and with `led` what leads elsewhere now. Returns what
+    /// went wrong.
+    pub fn export(
+        &mut self,
+        config: &Config,
+        plan: &Plan,
+        led: bool,
+        (changes, host): (&Changes, &Host),
+        commander: &mut Commander,
+    ) -> Vec<ExportError> {
+        self.exports.follow(&changes.routes, host);
+        if !changes.links.is_empty() {
+            self.exports.retry();
         }
+        if led {
+            let led = self.lead(config, plan);
+            if led != self.led {
+                self.exports.replace(exported(config, &led));
+                self.led = led;
+            }
+        }
+        let failed = match self.exports.write(host, commander) {
+            Ok(done) => done.failed,
+            Err(error) => return vec![ExportError::All(error)],
+        };
+        let more = failed.len().saturating_sub(TOLD);
+        let told = failed.into_iter().take(TOLD).map(|(key, error)| ExportError::Route { key, error });
+        told.chain((more > 0).then_some(ExportError::More(more))).collect()
     }
 
-    /// The kernel's copies. Of several tunnels, it gets the first one that is up.
-    fn exported(&self, config: &Config, plan: &Plan) -> Vec<ExportedRoute> {
+    /// Where the kernel's copies lead: of several tunnels, it gets the first one that is up.
+    fn lead(&self, config: &Config, plan: &Plan) -> Vec<Led> {
         let tunnel = |target: &Target| match target {
             Target::Tunnel(id) | Target::TunnelOnLink(id) | Target::TunnelNeighbour(id, _) => Some(*id),
             _ => None,
         };
-        let wanted = config.routes.iter().filter(|route| route.kernel);
-        let export = |route: &crate::config::Route| {
+        let target = |route: &crate::config::Route| {
+            if !route.kernel || config.vrfs[route.vrf].table.is_none() {
+                return None;
+            }
             let targets = plan.targets(&Way::of(plan::static_targets(config, route)));
             let into: Vec<_> = targets.iter().filter_map(|(target, _)| Some((*target, tunnel(target)?))).collect();
             let (target, id) = into.iter().find(|(target, _)| plan.is_up(*target)).or(into.first())?;
-            let table = config.vrfs[route.vrf].table?;
             let device = self.devices.get(&Plan::tunnel_port(config, *id)).map(Device::ifindex);
-            let target = match (device, target) {
+            Some(match (device, target) {
                 (Some(index), Target::TunnelNeighbour(_, gateway))
                     if gateway.is_ipv4() == route.prefix.addr().is_ipv4() =>
                 {
@@ -130,11 +161,16 @@ impl TunnelDevices {
                 }
                 (Some(index), _) => ExportTarget::Device(index),
                 (None, _) => ExportTarget::Unreachable,
-            };
-            let key = RouteKey { table, prefix: route.prefix, tos: 0, metric: EXPORT_METRIC };
-            Some(ExportedRoute { key, target })
+            })
         };
-        wanted.filter_map(export).collect()
+        let alike = |left: &crate::config::Route, right: &crate::config::Route| {
+            Arc::ptr_eq(&left.via, &right.via)
+                && (left.vrf, left.kernel, left.leak, left.prefix.addr().is_ipv4())
+                    == (right.vrf, right.kernel, right.leak, right.prefix.addr().is_ipv4())
+        };
+        // A list has a hundred thousand that lead alike.
+        let runs = config.routes.chunk_by(alike);
+        runs.map(|run| Led { routes: run.len(), target: target(&run[0]) }).collect()
     }
 
     /// The end: takes devices and routes back; or, with `keep`, leaves them to whoever comes next, so that what belongs
@@ -144,7 +180,7 @@ impl TunnelDevices {
             return;
         }
         let tell = |error: &dyn fmt::Display| eprintln!("stopping: {error}");
-        match devices::export([], commander) {
+        match export([], commander) {
             Ok(done) => done.failed.iter().for_each(|(_, error)| tell(error)),
             Err(error) => tell(&error),
         }
@@ -156,18 +192,44 @@ impl TunnelDevices {
     }
 }
 
-/// A copy of a route that the kernel did not take, or all of them.
+/// Where the kernel's copies of so many of the file's routes lead, one after the other; `None` where it has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Led {
+    routes: usize,
+    target: Option<ExportTarget>,
+}
+
+fn exported(config: &Config, led: &[Led]) -> impl Iterator<Item = ExportedRoute> {
+    let targets = led.iter().flat_map(|led| std::iter::repeat_n(led.target, led.routes));
+    config.routes.iter().zip(targets).filter_map(|(route, target)| {
+        let table = config.vrfs[route.vrf].table?;
+        let key = RouteKey { table, prefix: route.prefix, tos: 0, metric: EXPORT_METRIC };
+        Some(ExportedRoute { key, target: target? })
+    })
+}
+
+/// What the kernel did not take.
 #[derive(Debug)]
-pub struct ExportError {
-    key: Option<RouteKey>,
-    error: netlink::Error,
+pub enum ExportError {
+    /// The copy of one route.
+    Route {
+        /// Which.
+        key: RouteKey,
+        /// Why.
+        error: netlink::Error,
+    },
+    /// So many more, for the like reasons.
+    More(usize),
+    /// Any.
+    All(netlink::Error),
 }
 
 impl fmt::Display for ExportError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.key {
-            Some(key) => write!(f, "route {} in table {}: {}", key.prefix, key.table, self.error),
-            None => write!(f, "{}", self.error),
+        match self {
+            Self::Route { key, error } => write!(f, "route {} in table {}: {error}", key.prefix, key.table),
+            Self::More(count) => write!(f, "and {count} more routes"),
+            Self::All(error) => write!(f, "{error}"),
         }
     }
 }
