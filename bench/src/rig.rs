@@ -5,7 +5,7 @@
 //! a nanosecond for each packet of a batch.
 
 use dataplane::fib::Fib;
-use dataplane::packet::{AdjacencyId, Batch, DropReason, Exit, Packet, PortId, Stock, Time, TunnelId, Vrf};
+use dataplane::packet::{AdjacencyId, Batch, DropReason, Exit, FlowHash, PortId, Stock, Time, TunnelId, Vrf};
 use dataplane::pipeline::Pipeline;
 use dataplane::qos::Shaper;
 use dataplane::stats::{Tally, Totals};
@@ -114,7 +114,7 @@ impl Rig {
             for packet in self.batch.iter_mut() {
                 self.tables.ports.enter(packet).expect("a frame of ours");
                 if stage != Stage::Parse {
-                    packet.parse().expect("a packet of ours");
+                    packet.parse(&self.tables.hash).expect("a packet of ours");
                 }
             }
             took.push(self.timed(stage).expect("no packet leaves"));
@@ -129,12 +129,12 @@ impl Rig {
         let rewrite = tables.adjacencies.rewrite(AdjacencyId(1)).ok_or(Exit::Drop(DropReason::NoRoute))?;
         let start = Instant::now();
         match stage {
-            Stage::Parse => batch.iter_mut().try_for_each(Packet::parse)?,
+            Stage::Parse => batch.iter_mut().try_for_each(|packet| packet.parse(&tables.hash))?,
             Stage::Lookup => tables.fib.lookup(batch),
             Stage::Encap => batch
                 .iter_mut()
                 .try_for_each(|packet| dataplane::tunnel::apply(rewrite, packet, &mut identification))?,
-            Stage::Decap => batch.iter_mut().try_for_each(|packet| tables.tunnels.decap(packet))?,
+            Stage::Decap => batch.iter_mut().try_for_each(|packet| tables.tunnels.decap(packet, &tables.hash))?,
         }
         Ok(start.elapsed())
     }
@@ -211,6 +211,7 @@ fn tables(path: Path) -> Tables {
     }
     Tables {
         generation: 1,
+        hash: FlowHash::default(),
         ports: Ports::new(vec![port("lan0", LAN_MAC, lan), port("wan0", WAN_MAC, wan)]),
         locals,
         tunnels: Tunnels::new(vec![Tunnel {

@@ -5,12 +5,14 @@
 
 pub mod batch;
 mod exit;
+mod flow;
 mod layer2;
 mod layer3;
 pub mod stock;
 
 pub use batch::{Batch, Exits};
 pub use exit::{DropReason, Exit, Owed, PuntReason};
+pub use flow::FlowHash;
 pub use stock::Stock;
 
 use std::fmt;
@@ -176,7 +178,7 @@ pub struct Packet {
     pub adjacency: AdjacencyId,
     /// The adjacency's generation when the packet was queued.
     pub generation: u32,
-    /// Hash of the flow that it belongs to.
+    /// Hash of the flow that it belongs to ([`FlowHash`]).
     pub flow: u32,
     /// Octets of the IP packet.
     pub len: u32,

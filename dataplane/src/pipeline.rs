@@ -44,8 +44,8 @@ impl Pipeline {
         self.count_received(batch);
         batch.retain(&mut self.exits, |packet| {
             tables.ports.enter(packet)?; // link layer: VLAN tag, VRF
-            packet.parse()?; // RFC 1812 §5.2.2: headers checked once
-            tables.tunnels.decap(packet)?; // ours? outer header off, VRF from VNI
+            packet.parse(&tables.hash)?; // RFC 1812 §5.2.2: headers checked once
+            tables.tunnels.decap(packet, &tables.hash)?; // ours? outer header off, VRF from VNI
             tables.locals.admit_source(packet) // RFC 1812 §5.3.7: nobody else sends from our addresses
         });
         self.count_entered(batch);

@@ -13,7 +13,7 @@ pub use ports::{Port, PortKind, Ports};
 pub use snapshot::{Published, Reader, published};
 
 use crate::fib::Fib;
-use crate::packet::{AdjacencyId, DropReason, Exit, Origin, Packet, PuntReason, Traits, TunnelId};
+use crate::packet::{AdjacencyId, DropReason, Exit, FlowHash, Origin, Packet, PuntReason, Traits, TunnelId};
 use crate::tunnel::Tunnels;
 use wire::{Rewrite, protocol};
 
@@ -22,6 +22,8 @@ use wire::{Rewrite, protocol};
 pub struct Tables {
     /// Moves on with every change of any table.
     pub generation: u64,
+    /// How flows are told apart.
+    pub hash: FlowHash,
     /// Interfaces, VLANs and devices.
     pub ports: Ports,
     /// The gateway's own addresses.
@@ -110,7 +112,7 @@ impl Tables {
         packet.origin = Origin::Device;
         packet.adjacency = *into;
         packet.vrf = *vrf;
-        packet.read_own(*ethernet)?;
+        packet.read_own(*ethernet, &self.hash)?;
         let adjacency = self.adjacencies.at(*into);
         match adjacency.resolution {
             Resolution::Ready => match packet.fits(adjacency.mtu) {

@@ -8,7 +8,7 @@
 
 use crate::fib::Fib;
 use crate::io::{Memory, Outlet, Outlets, Port as Driver};
-use crate::packet::{AdjacencyId, DropReason, Family, Packet, PortId, Stock, Time, TunnelId, Vrf};
+use crate::packet::{AdjacencyId, DropReason, Family, FlowHash, Packet, PortId, Stock, Time, TunnelId, Vrf};
 use crate::pipeline::Pipeline;
 use crate::qos::Shaper;
 use crate::slow::{Limiter, Slow, Wanted};
@@ -277,6 +277,7 @@ impl World {
         }
         let mut tables = Tables {
             generation: 1,
+            hash: FlowHash::default(),
             ports: ports(),
             locals: locals(),
             tunnels: Tunnels::new(vec![tunnel(AWS_A), tunnel(AWS_B)]),

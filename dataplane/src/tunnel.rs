@@ -12,7 +12,7 @@ pub use outer::{Ends, Outer};
 pub use vxlan::Vxlan;
 
 use crate::hash::{QuickMap, QuickSet};
-use crate::packet::{DropReason, Exit, Family, Packet, Traits, TunnelId, Vrf, is_link_local};
+use crate::packet::{DropReason, Exit, Family, FlowHash, Packet, Traits, TunnelId, Vrf, is_link_local};
 use std::net::IpAddr;
 use wire::{Be16, Ecn, Ipv4, Ipv6, Mac, Octets, Rewrite, Udp, decapsulate, header_mut, protocol};
 
@@ -127,15 +127,15 @@ impl Tunnels {
     ///
     /// Drops what is a tunnel's but not valid; punts what is for the tunnel's device (ARP, groups).
     #[inline(always)]
-    pub fn decap(&self, packet: &mut Packet) -> Result<(), Exit> {
+    pub fn decap(&self, packet: &mut Packet, hash: &FlowHash) -> Result<(), Exit> {
         if self.ports == 0 || packet.protocol != protocol::UDP {
             return Ok(());
         }
-        self.decap_udp(packet)
+        self.decap_udp(packet, hash)
     }
 
     #[inline]
-    fn decap_udp(&self, packet: &mut Packet) -> Result<(), Exit> {
+    fn decap_udp(&self, packet: &mut Packet, hash: &FlowHash) -> Result<(), Exit> {
         if packet.traits.has(Traits::FRAGMENT) {
             return self.refuse_fragment(packet);
         }
@@ -157,12 +157,12 @@ impl Tunnels {
         let Some(&id) = self.keys.get(&(ends, port, vni.value())) else {
             return Err(Exit::Drop(DropReason::UnknownVni));
         };
-        self.enter(packet, id, payload + header)
+        self.enter(packet, id, payload + header, hash)
     }
 
     /// The packet goes on as what is inside of tunnel `id`, which starts `at` octets in.
     #[inline]
-    fn enter(&self, packet: &mut Packet, id: TunnelId, at: usize) -> Result<(), Exit> {
+    fn enter(&self, packet: &mut Packet, id: TunnelId, at: usize, hash: &FlowHash) -> Result<(), Exit> {
         let Some(tunnel) = self.get(id) else { return Err(Exit::Drop(DropReason::UnknownVni)) };
         let outer = Ecn::of(packet.tos);
         if !packet.frame.advance(at) {
@@ -172,7 +172,7 @@ impl Tunnels {
         packet.vrf = tunnel.vrf;
         packet.traits = packet.traits.inner();
         packet.enter_inner_ethernet(tunnel.mac, tunnel.has_device)?;
-        packet.parse()?;
+        packet.parse(hash)?;
         if let Some(allowed) = &tunnel.allowed_sources {
             let source = packet.source();
             // The other end itself speaks from such an address, and nobody behind it can: it is never forwarded.

@@ -6,9 +6,9 @@
 
 use super::plan::{Delta, Neighbour, Plan, Target};
 use super::rib::WayId;
-use crate::config::{Config, Df, EcnMode, TunnelKind, UdpChecksum};
+use crate::config::{Config, Df, EcnMode, HashMode, TunnelKind, UdpChecksum};
 use crate::fib::Fib;
-use crate::packet::{AdjacencyId, Family, PortId, TunnelId, Vrf};
+use crate::packet::{AdjacencyId, Family, FlowHash, PortId, TunnelId, Vrf};
 use crate::tables::{
     Adjacencies, Adjacency, Group, Locals, Member, Port, PortKind, Ports, Published, Resolution, Tables, mix, published,
 };
@@ -101,6 +101,7 @@ impl Resolver {
         let (v4, v6) = (Writer4::new(Limits::default())?, Writer6::new(Limits::default())?);
         let tables = Tables {
             generation: 0,
+            hash: FlowHash::default(),
             ports: Ports::default(),
             locals: Locals::default(),
             tunnels: Tunnels::default(),
@@ -349,6 +350,7 @@ impl Resolver {
         let ports = plan.ports.iter().map(|port| self.finish_port(port, view)).collect();
         self.published.publish(Tables {
             generation: self.generation,
+            hash: FlowHash::new(config.gateway.hash_seed, config.gateway.hash == HashMode::Symmetric),
             ports: Ports::new(ports),
             locals,
             tunnels: Tunnels::new((0..config.tunnels.len()).map(|at| view.tunnel(TunnelId(at as u16))).collect()),

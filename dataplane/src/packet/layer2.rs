@@ -1,6 +1,6 @@
 //! Link-layer headers: where the IP header is, and whose the frame is.
 
-use super::{DropReason, Exit, Family, Packet, PuntReason, Traits};
+use super::{DropReason, Exit, Family, FlowHash, Packet, PuntReason, Traits};
 use wire::{EtherType, Ethernet, Mac, Octets, VlanTag};
 
 impl Packet {
@@ -61,7 +61,7 @@ impl Packet {
     /// # Errors
     ///
     /// Drops a frame without an Ethernet header.
-    pub fn read_own(&mut self, ethernet: bool) -> Result<(), Exit> {
+    pub fn read_own(&mut self, ethernet: bool, hash: &FlowHash) -> Result<(), Exit> {
         (self.tos, self.flow, self.protocol) = (0, 0, 0);
         let octets = self.frame.bytes();
         let ethertype = if ethernet {
@@ -84,7 +84,7 @@ impl Packet {
         self.family = family(ethertype).unwrap_or(Family::V4);
         // The kernel's own packet: what parse refuses in it (a group as destination) is none of our business, but what
         // is no packet to a single host has nobody to tell an error.
-        if family(ethertype).is_none() || self.parse().is_err() {
+        if family(ethertype).is_none() || self.parse(hash).is_err() {
             self.traits.set(Traits::LINK_GROUP);
         }
         Ok(())

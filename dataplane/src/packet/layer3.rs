@@ -1,6 +1,7 @@
 //! What a router asks of every IP packet, once: RFC 1812 §5.2.2 and RFC 8200; and what it changes in it.
 
-use super::{DropReason, Exit, Family, Origin, Packet, Traits};
+use super::flow::Transport;
+use super::{DropReason, Exit, Family, FlowHash, Origin, Packet, Traits};
 use wire::checksum::{Sum, update};
 use wire::{Be16, Ipv4, Ipv6, Ipv6Fragment, Octets, Tcp, Udp, header_mut, is_extension, protocol};
 use zerocopy::IntoBytes;
@@ -21,10 +22,10 @@ impl Packet {
     ///
     /// The drop whose RFC clause the header violates.
     #[inline(always)]
-    pub fn parse(&mut self) -> Result<(), Exit> {
+    pub fn parse(&mut self, hash: &FlowHash) -> Result<(), Exit> {
         match self.family {
-            Family::V4 => self.parse_v4(),
-            Family::V6 => self.parse_v6(),
+            Family::V4 => self.parse_v4(hash),
+            Family::V6 => self.parse_v6(hash),
         }?;
         if self.traits.has(Traits::UNFINISHED) {
             self.finish_checksum();
@@ -33,14 +34,14 @@ impl Packet {
     }
 
     #[inline(always)]
-    fn parse_v4(&mut self) -> Result<(), Exit> {
+    fn parse_v4(&mut self, hash: &FlowHash) -> Result<(), Exit> {
         let header: &Ipv4 = self.frame.bytes().header(self.l3.into()).ok_or(Exit::Drop(Truncated))?;
         // Twice the same: nearly every header is of this length, and a known length saves a quarter of the work.
-        if header.version_ihl == 0x45 { self.read_v4(Ipv4::SIZE) } else { self.read_v4_with_options() }
+        if header.version_ihl == 0x45 { self.read_v4(Ipv4::SIZE, hash) } else { self.read_v4_with_options(hash) }
     }
 
     #[cold]
-    fn read_v4_with_options(&mut self) -> Result<(), Exit> {
+    fn read_v4_with_options(&mut self, hash: &FlowHash) -> Result<(), Exit> {
         let header: &Ipv4 = self.frame.bytes().header(self.l3.into()).ok_or(Exit::Drop(Truncated))?;
         // RFC 1812 §5.2.2: (3) version, (4) header length.
         if header.version() != 4 {
@@ -49,11 +50,11 @@ impl Packet {
         if header.header_length() < Ipv4::SIZE {
             return Err(Exit::Drop(BadHeaderLength));
         }
-        self.read_v4(header.header_length())
+        self.read_v4(header.header_length(), hash)
     }
 
     #[inline(always)]
-    fn read_v4(&mut self, header_length: usize) -> Result<(), Exit> {
+    fn read_v4(&mut self, header_length: usize, hash: &FlowHash) -> Result<(), Exit> {
         let l3 = usize::from(self.l3);
         let octets = self.frame.bytes();
         let header: &Ipv4 = octets.header(l3).ok_or(Exit::Drop(Truncated))?;
@@ -85,8 +86,7 @@ impl Packet {
             traits.set(of_fragment(fragment & Ipv4::OFFSET != 0));
         }
         let l4 = l3 + header_length;
-        let ports = ports(octets, l4, header.protocol, traits);
-        self.flow = mix(u64::from(source) << 32 | u64::from(destination), ports << 8 | u64::from(header.protocol));
+        self.flow = hash.v4(source, destination, Transport::read(octets, l4, header.protocol, traits));
         self.protocol = header.protocol;
         self.tos = header.tos;
         self.traits = traits;
@@ -96,7 +96,7 @@ impl Packet {
     }
 
     #[inline(always)]
-    fn parse_v6(&mut self) -> Result<(), Exit> {
+    fn parse_v6(&mut self, hash: &FlowHash) -> Result<(), Exit> {
         let l3 = usize::from(self.l3);
         let octets = self.frame.bytes();
         let header: &Ipv6 = octets.header(l3).ok_or(Exit::Drop(Truncated))?;
@@ -122,9 +122,8 @@ impl Packet {
         if is_extension(next) || next == protocol::FRAGMENT {
             (next, l4) = self.follow_extensions(next, l4, &mut traits);
         }
-        let ports = ports(self.frame.bytes(), l4, next, traits);
-        let addresses = mix64((source >> 64) as u64 ^ destination as u64, source as u64 ^ (destination >> 64) as u64);
-        self.flow = mix(addresses ^ u64::from(flow_label) << 40, ports << 8 | u64::from(next));
+        let transport = Transport::read(self.frame.bytes(), l4, next, traits);
+        self.flow = hash.v6(source, destination, flow_label, transport);
         self.protocol = next;
         self.tos = tos;
         self.traits = traits;
@@ -370,28 +369,6 @@ fn sum_of_plain(header: &Ipv4) -> u16 {
     let sum = (sum & 0xffff) + (sum >> 16);
     let sum = (sum & 0xffff) + (sum >> 16);
     ((sum & 0xffff) + (sum >> 16)) as u16
-}
-
-/// Both ports, where the protocol has them and every fragment of the packet would agree.
-#[inline(always)]
-fn ports(octets: &[u8], l4: usize, transport: u8, traits: Traits) -> u64 {
-    if !matches!(transport, protocol::TCP | protocol::UDP | protocol::SCTP) || traits.has(Traits::FRAGMENT) {
-        return 0;
-    }
-    octets.get(l4..).and_then(|rest| rest.first_chunk::<4>()).map_or(0, |p| u64::from(u32::from_be_bytes(*p)))
-}
-
-/// The upper half of the mixed product: as good a hash as the tunnels' source ports and the next-hop groups need.
-#[inline(always)]
-fn mix(a: u64, b: u64) -> u32 {
-    (mix64(a, b) >> 32) as u32
-}
-
-/// Multiplies and folds (the step of wyhash): one multiplication spreads every bit of both over the result.
-#[inline(always)]
-fn mix64(a: u64, b: u64) -> u64 {
-    let product = u128::from(a ^ 0x9e37_79b9_7f4a_7c15) * u128::from(b ^ 0xc2b2_ae3d_27d4_eb4f);
-    (product >> 64) as u64 ^ product as u64
 }
 
 #[cfg(test)]

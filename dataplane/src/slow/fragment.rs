@@ -1,6 +1,6 @@
 //! IPv4 fragmentation (RFC 791 §3.2), before any encapsulation: the far end of a tunnel never has to reassemble.
 
-use crate::packet::{Batch, DropReason, Family, Origin, Packet, PortId, Stock};
+use crate::packet::{Batch, DropReason, Family, FlowHash, Origin, Packet, PortId, Stock};
 use wire::{Be16, Ipv4};
 use xsk::Frame;
 use zerocopy::IntoBytes;
@@ -58,8 +58,10 @@ pub fn cut(packet: &Packet, mtu: u16, stock: &mut Stock, ready: &mut Batch) -> R
         fragment.origin = Origin::Queue;
         fragment.traits = packet.traits.inner();
         // Our own header: parse fills in what differs from the whole packet, and cannot refuse what it let in.
-        let parsed = fragment.parse();
+        let parsed = fragment.parse(&FlowHash::default());
         debug_assert!(parsed.is_ok(), "{parsed:?}");
+        // All stay with the flow that they were cut from.
+        fragment.flow = packet.flow;
         made.push(fragment);
         at += count;
     }

@@ -119,7 +119,7 @@ pub fn answer(
     answer.family = packet.family;
     answer.vrf = packet.vrf;
     answer.l3 = 0;
-    if answer.parse().is_err() {
+    if answer.parse(&tables.hash).is_err() {
         // Only a sender with an address that no packet may have: parse would have refused it before.
         stock.put(answer);
         return None;

@@ -1,6 +1,6 @@
 //! Puts an adjacency's headers before a packet. Does not know which tunnel, or whether any.
 
-use crate::packet::{DropReason, Exit, Family, Packet};
+use crate::packet::{DropReason, Exit, Family, FlowHash, Packet};
 use wire::checksum::Sum;
 use wire::{Be16, Be32, EtherType, Ethernet, Follows, Ipv4, Ipv6, Rewrite, Udp, header_mut, protocol};
 
@@ -121,7 +121,7 @@ fn apply_tunnel(shape: Shape, rewrite: &Rewrite, packet: &mut Packet, identifica
         Ipv4::SIZE
     } else {
         let header: &mut Ipv6 = header_mut(headers, outer).ok_or(NO_ROOM)?;
-        let word = header.version_class_flow.value() | u32::from(tos) << 20 | packet.flow & 0x000f_ffff;
+        let word = header.version_class_flow.value() | u32::from(tos) << 20 | FlowHash::label(packet.flow);
         header.version_class_flow = Be32::new(word);
         header.payload_length = Be16::new((total - Ipv6::SIZE) as u16);
         if follows.has(Follows::TTL) {
@@ -131,8 +131,7 @@ fn apply_tunnel(shape: Shape, rewrite: &Rewrite, packet: &mut Packet, identifica
     };
     if follows.has(Follows::UDP) {
         let udp: &mut Udp = header_mut(headers, outer + ip).ok_or(NO_ROOM)?;
-        // The dynamic range (RFC 6335 §6), as RFC 7348 §5 recommends.
-        udp.source = Be16::new(0xc000 | (packet.flow >> 18) as u16);
+        udp.source = Be16::new(FlowHash::port(packet.flow));
         udp.length = Be16::new((total - ip) as u16);
         if follows.has(Follows::UDP_CHECKSUM) {
             finish_udp(packet, outer, ip, total - ip);

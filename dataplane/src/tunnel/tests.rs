@@ -19,7 +19,7 @@ fn encapsulated(outer: &Outer, ip: &[u8], identification: &mut u16) -> Vec<u8> {
     let id = if outer.ends.family() == Family::V4 { AWS_A } else { AWS_B };
     let rewrite = tunnel_rewrite(id, outer, Some((FAR_MAC, TUNNEL_MAC)));
     with_ip(ETHERNET, ip, |packet| {
-        assert_eq!(packet.parse(), Ok(()));
+        assert_eq!(packet.parse(&FlowHash::default()), Ok(()));
         assert_eq!(apply(&rewrite, packet, identification), Ok(()));
         octets(packet)
     })
@@ -159,7 +159,7 @@ proptest! {
         let far = Outer { ends, udp_checksum: checksum, ..near };
         let rewrite = tunnel_rewrite(id, &far, Some((TUNNEL_MAC, FAR_MAC)));
         let frame = with_ip(ETHERNET, &ip, |packet| {
-            assert_eq!(packet.parse(), Ok(()));
+            assert_eq!(packet.parse(&FlowHash::default()), Ok(()));
             assert_eq!(apply(&rewrite, packet, &mut 0), Ok(()));
             octets(packet)
         });
@@ -179,7 +179,7 @@ proptest! {
         let rewrite = tunnel_rewrite(AWS_A, &outer, Some((FAR_MAC, TUNNEL_MAC)));
         let frame = with_frame(&chunks, |packet| {
             (packet.l3, packet.family) = (0, Family::V4);
-            assert_eq!(packet.parse(), Ok(()));
+            assert_eq!(packet.parse(&FlowHash::default()), Ok(()));
             assert_eq!(apply(&rewrite, packet, &mut 0), Ok(()));
             octets(packet)
         });
@@ -213,7 +213,7 @@ fn keeps_a_frame_that_brings_its_own_ethernet_header() {
     for outer in [outer(AWS_A), Outer { ttl: None, df: None, ..outer(AWS_A) }] {
         let rewrite = tunnel_rewrite(AWS_A, &outer, None);
         let frame = with_frame(&[&arp], |packet| {
-            assert_eq!(packet.read_own(true), Ok(()));
+            assert_eq!(packet.read_own(true, &FlowHash::default()), Ok(()));
             assert_eq!(apply(&rewrite, packet, &mut 0), Ok(()));
             octets(packet)
         });
@@ -229,7 +229,7 @@ fn a_plain_header_names_the_family_of_the_packet() {
         for before in [0, 14, 18] {
             let rewrite = crate::testing::link(ROUTER_MAC, WAN_MAC, EtherType::IPV4);
             with_ip(before, &ip, |packet| {
-                assert_eq!(packet.parse(), Ok(()));
+                assert_eq!(packet.parse(&FlowHash::default()), Ok(()));
                 assert_eq!(apply(&rewrite, packet, &mut 0), Ok(()));
                 let expected = [&ROUTER_MAC[..], &WAN_MAC, &ethertype.to_be_bytes(), &ip].concat();
                 assert_eq!(octets(packet), expected, "from {before} octets");
@@ -243,7 +243,7 @@ fn refuses_what_has_no_room_for_its_headers() {
     let mut long = Rewrite::empty();
     long.push(&[0; Rewrite::CAPACITY]);
     with_ip(0, &udp_v4(SITE_A_V4, b"x"), |packet| {
-        assert_eq!(packet.parse(), Ok(()));
+        assert_eq!(packet.parse(&FlowHash::default()), Ok(()));
         let mut wrapped = 0;
         while apply(&long, packet, &mut 0) == Ok(()) {
             // As it would be behind a further tunnel.
@@ -272,7 +272,10 @@ fn arriving(id: TunnelId, vni: u32, inner: &[u8]) -> Vec<u8> {
 /// Parses a frame and takes it out of its tunnel, if it is in one. What is left of it.
 fn received(tunnels: &Tunnels, frame: &[u8]) -> (Result<(), Exit>, TunnelId, Vec<u8>) {
     with_frame(&[frame], |packet| {
-        let result = packet.read_ethernet().and_then(|_| packet.parse()).and_then(|()| tunnels.decap(packet));
+        let result = packet
+            .read_ethernet()
+            .and_then(|_| packet.parse(&FlowHash::default()))
+            .and_then(|()| tunnels.decap(packet, &FlowHash::default()));
         (result, packet.tunnel, octets(packet))
     })
 }
@@ -310,8 +313,8 @@ fn takes_the_tunnels_packets_out_and_leaves_all_others() {
     // In another VRF the addresses mean something else.
     with_frame(&[&good], |packet| {
         packet.vrf = Vrf(1);
-        packet.read_ethernet().and_then(|_| packet.parse()).expect("a good packet");
-        assert_eq!((tunnels().decap(packet), packet.tunnel), (Ok(()), TunnelId::NONE));
+        packet.read_ethernet().and_then(|_| packet.parse(&FlowHash::default())).expect("a good packet");
+        assert_eq!((tunnels().decap(packet, &FlowHash::default()), packet.tunnel), (Ok(()), TunnelId::NONE));
     });
     // RFC 7348 §5: reserved bits are ignored.
     let reserved = mended(good.clone(), &[(42, 0xff), (43, 0xff), (49, 0xff)]);
@@ -443,7 +446,10 @@ fn check_ecn(id: TunnelId, is_v6: bool, outer: u8, inner: u8) {
     }
     let rule = decapsulate(Ecn::of(inner), Ecn::of(outer));
     with_frame(&[&frame], |packet| {
-        let result = packet.read_ethernet().and_then(|_| packet.parse()).and_then(|()| tunnels().decap(packet));
+        let result = packet
+            .read_ethernet()
+            .and_then(|_| packet.parse(&FlowHash::default()))
+            .and_then(|()| tunnels().decap(packet, &FlowHash::default()));
         assert_eq!(packet.traits.has(Traits::ECN_ALARM), rule.alarm, "{inner} in {outer}");
         let Some(expected) = rule.inner else {
             return assert_eq!(result, Err(Exit::Drop(EcnNotCapable)), "{inner} in {outer}");
@@ -467,8 +473,8 @@ fn check_ecn(id: TunnelId, is_v6: bool, outer: u8, inner: u8) {
 fn a_packet_out_of_a_tunnel_belongs_to_the_tunnels_vrf_and_has_its_hops() {
     let tunnels = Tunnels::new(vec![Tunnel { vrf: Vrf(3), ..tunnel(AWS_A) }]);
     with_frame(&[&arriving(AWS_A, VNI_A, &inner())], |packet| {
-        packet.read_ethernet().and_then(|_| packet.parse()).expect("a good packet");
-        assert_eq!(tunnels.decap(packet), Ok(()));
+        packet.read_ethernet().and_then(|_| packet.parse(&FlowHash::default())).expect("a good packet");
+        assert_eq!(tunnels.decap(packet, &FlowHash::default()), Ok(()));
         assert_eq!((packet.vrf, packet.ingress, packet.origin), (Vrf(3), PortId(0), Origin::Port));
         assert_eq!(packet.ipv4().map(|header| header.ttl), Some(64));
         assert_eq!(packet.arrived, Time(0));

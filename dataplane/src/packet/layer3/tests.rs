@@ -9,7 +9,7 @@ use wire::header_mut;
 
 /// Whether parse lets an IP packet pass, or under which name it ends. The frame starts with `before` other octets.
 fn parsed(before: usize, ip: &[u8]) -> Result<(), Exit> {
-    with_ip(before, ip, Packet::parse)
+    with_ip(before, ip, |packet| packet.parse(&FlowHash::default()))
 }
 
 #[track_caller]
@@ -43,7 +43,7 @@ fn asks_of_ipv4_what_rfc_1812_asks() {
     let liar = with(&good, &[(0, 0x65)]);
     let seen = with_ip(14, &liar, |packet| {
         packet.family = Family::V4;
-        packet.parse()
+        packet.parse(&FlowHash::default())
     });
     assert_eq!(seen, Err(Exit::Drop(BadVersion)));
     check(&with(&good, &[(0, 0x44)]), Err(BadHeaderLength));
@@ -70,7 +70,7 @@ fn asks_of_ipv6_what_rfc_8200_asks() {
     check(&good, Ok(()));
     with_ip(14, &with(&good, &[(0, 0x40)]), |packet| {
         packet.family = Family::V6;
-        assert_eq!(packet.parse(), Err(Exit::Drop(BadVersion)));
+        assert_eq!(packet.parse(&FlowHash::default()), Err(Exit::Drop(BadVersion)));
     });
     check(&with(&good, &[(5, 17)]), Err(Truncated));
     check(&with(&good, &[(4, 0xff)]), Err(Truncated));
@@ -121,7 +121,9 @@ fn refuses_addresses_that_nobody_may_send_from_or_to() {
 
 #[test]
 fn marks_link_local_addresses_and_no_others() {
-    let marked = |ip: &[u8]| with_ip(0, ip, |packet| packet.parse().map(|()| packet.traits.has(Traits::LINK_LOCAL)));
+    let marked = |ip: &[u8]| {
+        with_ip(0, ip, |packet| packet.parse(&FlowHash::default()).map(|()| packet.traits.has(Traits::LINK_LOCAL)))
+    };
     let v4 = |to| udp_v4(to, b"x");
     assert_eq!(marked(&v4([169, 254, 0, 1])), Ok(true));
     assert_eq!(marked(&v4([169, 253, 255, 255])), Ok(false));
@@ -140,7 +142,7 @@ fn marks_link_local_addresses_and_no_others() {
 fn cuts_off_what_stands_behind_the_packet() {
     for ip in [udp_v4(FAR_V4, b"1"), udp_v6(FAR_V6, b"1")] {
         with_ip(14, &[&ip[..], &[0xee; 17]].concat(), |packet| {
-            assert_eq!(packet.parse(), Ok(()));
+            assert_eq!(packet.parse(&FlowHash::default()), Ok(()));
             assert_eq!(packet.frame.total(), 14 + ip.len());
             assert_eq!(packet.len as usize, ip.len());
         });
@@ -150,7 +152,7 @@ fn cuts_off_what_stands_behind_the_packet() {
     with_frame(&[&ip[..60], &[&ip[60..], &[0xee; 9]].concat(), &[0xee; 5]], |packet| {
         packet.family = Family::V4;
         packet.l3 = 0;
-        assert_eq!(packet.parse(), Ok(()));
+        assert_eq!(packet.parse(&FlowHash::default()), Ok(()));
         assert_eq!(octets(packet), ip);
     });
 }
@@ -181,7 +183,7 @@ fn v6_with(next: u8, extensions: &[u8], payload: &[u8]) -> Vec<u8> {
 fn check_chain(next: u8, extensions: &[u8], expected: (u8, usize, u8)) {
     let ip = v6_with(next, extensions, &[0; 20]);
     with_ip(14, &ip, |packet| {
-        assert_eq!(packet.parse(), Ok(()));
+        assert_eq!(packet.parse(&FlowHash::default()), Ok(()));
         assert_eq!((packet.protocol, usize::from(packet.l4) - 14 - Ipv6::SIZE), (expected.0, expected.1));
         for bit in [Traits::FRAGMENT, Traits::LATER_FRAGMENT] {
             assert_eq!(packet.traits.has(bit), expected.2 & bit != 0, "bit {bit:#x}");
@@ -218,7 +220,7 @@ fn keeps_options_where_they_are() {
     let options = [148, 4, 0, 0, 7, 7, 4, 0, 0, 0, 0, 0];
     let ip = raw_v4(FAR_V4, b"payload", |header| header.options = options.into());
     let now = with_ip(14, &ip, |packet| {
-        assert_eq!(packet.parse(), Ok(()));
+        assert_eq!(packet.parse(&FlowHash::default()), Ok(()));
         assert_eq!(packet.l4, 14 + 32);
         assert_eq!(packet.decrement_ttl(), Ok(()));
         octets(packet)
@@ -237,7 +239,7 @@ fn marks_fragments_and_what_may_not_be_cut() {
         let mut ip = udp_v4(FAR_V4, b"12345678");
         ip[6..8].copy_from_slice(&fragment.to_be_bytes());
         with_ip(0, &with(&ip, &[(8, 64)]), |packet| {
-            assert_eq!(packet.parse(), Ok(()));
+            assert_eq!(packet.parse(&FlowHash::default()), Ok(()));
             let traits = [Traits::FRAGMENT, Traits::LATER_FRAGMENT, Traits::DONT_FRAGMENT];
             assert_eq!(traits.map(|bit| packet.traits.has(bit)), expected, "{fragment:#06x}");
         });
@@ -250,28 +252,9 @@ fn marks_fragments_and_what_may_not_be_cut() {
     check(0x0001, [true, true, false]);
     check(0x1fff, [true, true, false]);
     with_ip(0, &udp_v6(FAR_V6, b"1"), |packet| {
-        assert_eq!(packet.parse(), Ok(()));
+        assert_eq!(packet.parse(&FlowHash::default()), Ok(()));
         assert!(packet.traits.has(Traits::DONT_FRAGMENT), "no router fragments IPv6");
     });
-}
-
-#[test]
-fn gives_all_fragments_of_a_flow_one_hash_and_flows_several() {
-    let flow = |ip: &[u8]| with_ip(0, ip, |packet| packet.parse().map(|()| packet.flow)).expect("a good packet");
-    let cut = |fragment: [u8; 2], port: u8| {
-        let mut ip = udp_v4(FAR_V4, b"12345678");
-        (ip[6], ip[7], ip[21]) = (fragment[0], fragment[1], port);
-        with(&ip, &[(8, 64)])
-    };
-    assert_eq!(flow(&cut([0x20, 0], 1)), flow(&cut([0x00, 9], 2)));
-    assert_ne!(flow(&cut([0, 0], 1)), flow(&cut([0, 0], 2)), "ports tell flows apart");
-    let v6 = |label: u8| with(&udp_v6(FAR_V6, b"1"), &[(3, label)]);
-    assert_ne!(flow(&v6(1)), flow(&v6(2)), "flow labels too");
-    let mut sixteenth = [0u32; 16];
-    for last in 0..=255 {
-        sixteenth[(flow(&udp_v4([198, 51, 100, last], b"1")) >> 28) as usize] += 1;
-    }
-    assert!(sixteenth.iter().all(|count| (4..=40).contains(count)), "{sixteenth:?}");
 }
 
 /// A packet with a random but legal shape: what etherparse builds for these numbers.
@@ -347,7 +330,7 @@ fn parse_unfinished(chunks: &[&[u8]]) -> Vec<u8> {
         packet.l3 = 0;
         packet.family = if chunks[0][0] >> 4 == 4 { Family::V4 } else { Family::V6 };
         packet.traits.set(Traits::UNFINISHED);
-        assert_eq!(packet.parse(), Ok(()));
+        assert_eq!(packet.parse(&FlowHash::default()), Ok(()));
         octets(packet)
     })
 }
@@ -360,7 +343,7 @@ proptest! {
         let (l4, ..) = transport(&ip);
         let protocol = if ip[0] >> 4 == 4 { ip[9] } else { ip[6] };
         with_ip(before, &ip, |packet| {
-            prop_assert_eq!(packet.parse(), Ok(()));
+            prop_assert_eq!(packet.parse(&FlowHash::default()), Ok(()));
             prop_assert_eq!((packet.protocol, usize::from(packet.l4)), (protocol, before + l4));
             prop_assert_eq!(packet.len as usize, ip.len());
             prop_assert_eq!(&octets(packet)[before..], &ip[..]);
@@ -399,7 +382,7 @@ proptest! {
     #[test]
     fn a_hop_less_leaves_the_checksum_right(ip in any_packet()) {
         with_ip(14, &ip, |packet| {
-            prop_assert_eq!(packet.parse(), Ok(()));
+            prop_assert_eq!(packet.parse(&FlowHash::default()), Ok(()));
             let ttl = if ip[0] >> 4 == 4 { ip[8] } else { ip[7] };
             if ttl <= 1 {
                 prop_assert_eq!(packet.decrement_ttl(), Err(Exit::Drop(TtlExpired)));
@@ -423,7 +406,7 @@ proptest! {
             if unfinished {
                 packet.traits.set(Traits::UNFINISHED);
             }
-            if packet.parse().is_ok() {
+            if packet.parse(&FlowHash::default()).is_ok() {
                 packet.clamp_mss(576);
                 let _left = packet.decrement_ttl();
             }
@@ -482,7 +465,7 @@ fn tcp_with(is_v6: bool, tcp: TcpHeader, payload: &[u8]) -> Vec<u8> {
 
 fn clamped(ip: &[u8], mtu: u16) -> Vec<u8> {
     with_ip(0, ip, |packet| {
-        assert_eq!(packet.parse(), Ok(()));
+        assert_eq!(packet.parse(&FlowHash::default()), Ok(()));
         packet.clamp_mss(mtu);
         octets(packet)
     })
@@ -526,7 +509,7 @@ fn what_does_not_fit_is_cut_or_answered() {
     #[track_caller]
     fn check(ip: &[u8], mtu: u16, expected: Result<(), Exit>) {
         with_ip(0, ip, |packet| {
-            assert_eq!(packet.parse(), Ok(()));
+            assert_eq!(packet.parse(&FlowHash::default()), Ok(()));
             assert_eq!(packet.fits(mtu), expected, "{} into {mtu}", packet.len);
         });
     }

@@ -8,13 +8,14 @@ use proptest::prelude::*;
 fn pieces(chunks: &[&[u8]], mtu: u16) -> Result<Vec<Vec<u8>>, DropReason> {
     with_frame(chunks, |packet| {
         (packet.l3, packet.family) = (0, Family::V4);
-        assert_eq!(packet.parse(), Ok(()));
+        assert_eq!(packet.parse(&FlowHash::default()), Ok(()));
         let (mut stock, mut ready) = (stock(), Batch::new());
         let made = cut(packet, mtu, &mut stock, &mut ready);
         let fragments: Vec<_> = ready.iter().map(octets).collect();
         for fragment in ready.iter() {
             assert_eq!(fragment.origin, Origin::Queue, "it loses no second hop");
             assert_eq!(fragment.len as usize, fragment.frame.total());
+            assert_eq!(fragment.flow, packet.flow, "all take the way of the flow that they were cut from");
         }
         ready.drain().for_each(|packet| stock.put(packet));
         made.map(|count| {
@@ -147,7 +148,7 @@ fn with_taken(ip: &[u8], pool: &mut xsk::Pool) {
     let before = umem().free() + stock.frames.free();
     let mut packet = stock.wrap(frame, PortId(0), false, crate::packet::Time(0));
     (packet.l3, packet.family) = (0, Family::V4);
-    assert_eq!(packet.parse(), Ok(()));
+    assert_eq!(packet.parse(&FlowHash::default()), Ok(()));
     let mut ready = Batch::new();
     assert_eq!(cut(&packet, 68, &mut stock, &mut ready), Err(DropReason::NoFrame));
     assert!(ready.is_empty());

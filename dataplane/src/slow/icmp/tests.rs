@@ -1,5 +1,5 @@
 use super::*;
-use crate::packet::DropReason;
+use crate::packet::{DropReason, FlowHash};
 use crate::testing::{
     AWS_A, CLIENT_MAC, CLIENT_V4, CLIENT_V6, FAR_MAC, LAN, LAN_MAC, LAN_V4, LAN_V6, TUNNEL_MAC, VNI_A, WAN, WAN_V4,
     World, ethernet, framed, raw_v4, tunnel, udp_v4, udp_v6, v6, with_ip, written,
@@ -305,7 +305,7 @@ proptest! {
     #[test]
     fn asks_any_octets_whether_an_error_may_be_sent(octets in vec(any::<u8>(), 1..80)) {
         with_ip(0, &octets, |packet| {
-            let _parsed = packet.parse();
+            let _parsed = packet.parse(&FlowHash::default());
             may_be_sent_about(packet)
         });
     }
