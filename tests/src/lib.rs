@@ -9,7 +9,7 @@
 pub mod frames;
 pub mod golden;
 pub mod lab;
-mod memory;
+pub mod memory;
 pub mod needs;
 pub mod pcap;
 pub mod penstock;
