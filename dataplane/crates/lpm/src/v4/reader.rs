@@ -318,3 +318,46 @@ impl<'t> Lookup<'t> {
 fn answer(value: u16, default: u16) -> Option<Value> {
     Value::in_entry(u32::from(if value == 0 { default } else { value }))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{Limits, Prefix4, Writer4};
+
+    proptest! {
+        /// In one VRF and in a mix of them, in batches of every length.
+        #[test]
+        fn every_level_of_instructions_gives_the_same_answers(
+            routes in vec((0..2_u16, 0x0a00_0000..0x0a00_8000_u32, 15..=32_u8, 1..=Value::MAX), 0..200),
+            default in proptest::option::of(1..=Value::MAX),
+            queries in vec((0..3_u16, 0x09ff_ff00..0x0a00_8100_u32), 0..200),
+            is_mixed in any::<bool>(),
+        ) {
+            let mut writer = Writer4::new(Limits { vrfs: 2, bytes: 1 << 20 }).unwrap();
+            for (vrf, address, len, number) in routes {
+                let prefix = Prefix4::containing(address, len).unwrap();
+                writer.insert(vrf, prefix, Value::new(number).unwrap()).unwrap();
+            }
+            if let Some(number) = default {
+                writer.insert(1, Prefix4::new(0, 0).unwrap(), Value::new(number).unwrap()).unwrap();
+            }
+            let reader = writer.reader();
+            let lookup = Lookup::new(&reader.table);
+            let vrfs: Vec<u16> = queries.iter().map(|query| if is_mixed { query.0 } else { 1 }).collect();
+            let addresses: Vec<u32> = queries.iter().map(|query| query.1).collect();
+            let expected: Vec<_> =
+                vrfs.iter().zip(&addresses).map(|(&vrf, &address)| Level::Portable.single(lookup, vrf, address)).collect();
+            for level in [Level::Portable, Level::of_this_cpu()] {
+                let mut values = vec![None; queries.len()];
+                level.batch(lookup, &vrfs, &addresses, &mut values);
+                prop_assert_eq!(&values, &expected, "{:?}", level);
+                for ((&vrf, &address), &expected) in vrfs.iter().zip(&addresses).zip(&expected) {
+                    prop_assert_eq!(level.single(lookup, vrf, address), expected, "{:?}", level);
+                }
+            }
+        }
+    }
+}
