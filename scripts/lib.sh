@@ -20,10 +20,20 @@ needs() {
         fails "missing: ${packages[*]}. On Debian or Ubuntu: sudo apt-get install ${packages[*]}"
     fi
     says "installing ${packages[*]}"
-    export DEBIAN_FRONTEND=noninteractive
-    # The lists of a fresh machine are empty; those of an old one may name files that are gone.
-    if ! apt-get install -y --no-install-recommends "${packages[@]}" >/dev/null 2>&1; then
-        apt-get update -q >/dev/null
-        apt-get install -y --no-install-recommends "${packages[@]}" >/dev/null
-    fi
+    (
+        export DEBIAN_FRONTEND=noninteractive
+        # Some come with a daemon, of which only the program is wanted: it must not start on this host (policy-rc.d is how
+        # Debian asks).
+        policy=/usr/sbin/policy-rc.d
+        if [ ! -e "$policy" ]; then
+            trap 'rm -f "$policy"' EXIT
+            printf '#!/bin/sh\nexit 101\n' >"$policy"
+            chmod +x "$policy"
+        fi
+        # The lists of a fresh machine are empty; those of an old one may name files that are gone.
+        if ! apt-get install -y --no-install-recommends "${packages[@]}" >/dev/null 2>&1; then
+            apt-get update -q >/dev/null
+            apt-get install -y --no-install-recommends "${packages[@]}" >/dev/null
+        fi
+    )
 }

@@ -166,7 +166,9 @@ impl Penstock {
     #[track_caller]
     pub fn show(&self, topic: &str) -> Value {
         let outcome: Outcome = Command::new(binary())
-            .args(["show", topic, "--json", "--control"])
+            .arg("show")
+            .args(topic.split_whitespace())
+            .args(["--json", "--control"])
             .arg(&self.control)
             .output()
             .expect("the binary is built")
