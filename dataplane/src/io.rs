@@ -17,6 +17,15 @@ pub use xdp::Xdp;
 use crate::packet::{Batch, Packet, PortId, Stock, Time};
 use std::os::fd::BorrowedFd;
 
+/// Packets that the page has never seen, or has seen off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// Arrived and not received: no room in the ring, or no frame that the kernel could have put them in.
+    pub missed: u64,
+    /// Sent and not gone out: the kernel refused them.
+    pub unsent: u64,
+}
+
 /// What a driver does for a worker. All calls are the worker's own thread.
 pub trait Driver {
     /// Adds received packets of `port` to the batch until it is full or nothing waits. Returns how many were lost
@@ -32,6 +41,11 @@ pub trait Driver {
     /// What was sent goes out, and what has gone out comes back to the stock. Once per round. `false`: the device is
     /// gone for good, and the port is to be closed.
     fn flush(&mut self, stock: &mut Stock) -> bool;
+
+    /// What was lost outside of the page since this was asked last: by the kernel, or between it and the driver.
+    fn losses(&mut self) -> Losses {
+        Losses::default()
+    }
 
     /// What to sleep on until packets come; `None` for a driver that is not a device.
     fn wait_on(&self) -> Option<BorrowedFd<'_>> {
@@ -93,6 +107,15 @@ impl Driver for Port {
             Self::Tap(driver) => driver.flush(stock),
             Self::Memory(driver) => driver.flush(stock),
             Self::Faulty(driver) => driver.flush(stock),
+        }
+    }
+
+    fn losses(&mut self) -> Losses {
+        match self {
+            Self::Xdp(driver) => driver.losses(),
+            Self::Tap(driver) => driver.losses(),
+            Self::Memory(driver) => driver.losses(),
+            Self::Faulty(driver) => driver.losses(),
         }
     }
 

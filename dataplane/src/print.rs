@@ -19,6 +19,8 @@ const INTERFACES: Columns = &[
     ("tx packets", "counters/sent_packets"),
     ("tx bytes", "counters/sent_bytes"),
     ("dropped", "counters/dropped"),
+    ("missed", "counters/missed"),
+    ("unsent", "counters/unsent"),
 ];
 const TUNNELS: Columns = &[
     ("tunnel", "name"),

@@ -3,6 +3,7 @@
 //! A page has one writer, so an addition is a plain load, add and store: no locked instruction. Readers may see
 //! the counters of one packet at different moments; at a quiet moment they agree.
 
+use crate::io::Losses;
 use crate::packet::{AdjacencyId, DropReason, PortId, PuntReason, TunnelId};
 use crossbeam::utils::CachePadded;
 use std::sync::Arc;
@@ -37,6 +38,8 @@ pub struct PortPage {
     sent_packets: Counter,
     sent_bytes: Counter,
     dropped: Counter,
+    missed: Counter,
+    unsent: Counter,
 }
 
 /// A tunnel's part of a page.
@@ -129,6 +132,14 @@ impl Tally {
         if let Some(page) = self.0.ports.get(port.index()) {
             page.sent_packets.add(1);
             page.sent_bytes.add(bytes);
+        }
+    }
+
+    /// Packets that were lost between a port and the page.
+    pub fn port_lost(&mut self, port: PortId, losses: Losses) {
+        if let Some(page) = self.0.ports.get(port.index()) {
+            page.missed.add(losses.missed);
+            page.unsent.add(losses.unsent);
         }
     }
 
@@ -296,6 +307,11 @@ pub struct PortTotals {
     pub sent_bytes: u64,
     /// Packets received here and dropped.
     pub dropped: u64,
+    /// Frames that arrived and that no worker has seen: a ring was full, or the kernel had no frame left for them. They
+    /// are among none of the above.
+    pub missed: u64,
+    /// Frames counted as sent that the kernel did not take.
+    pub unsent: u64,
 }
 
 impl PortTotals {
@@ -308,6 +324,8 @@ impl PortTotals {
             totals.sent_packets += page.sent_packets.read();
             totals.sent_bytes += page.sent_bytes.read();
             totals.dropped += page.dropped.read();
+            totals.missed += page.missed.read();
+            totals.unsent += page.unsent.read();
         }
         totals
     }

@@ -278,7 +278,8 @@ impl Worker {
     fn close(&mut self, which: impl Fn(&Lane) -> bool, now: Time) {
         let (gone, kept) = mem::take(&mut self.lanes).into_iter().partition::<Vec<_>, _>(which);
         self.lanes = kept;
-        for lane in gone {
+        for mut lane in gone {
+            self.pipeline.tally.port_lost(lane.port, lane.driver.losses());
             lane.driver.close(&mut self.stock);
             self.shut(lane.port);
         }
@@ -306,6 +307,7 @@ impl Worker {
         let now = || Time(sys::clock::monotonic_ns());
         let mut waiter = xsk::Waiter::new();
         let mut idle = 0;
+        let mut looked = now();
         while !stop.load(Relaxed) {
             while let Ok(command) = commands.pop() {
                 self.obey(command, now());
@@ -313,7 +315,12 @@ impl Worker {
             if self.lanes.iter().any(|lane| !lane.alive) {
                 self.close(|lane| !lane.alive, now());
             }
-            idle = if self.poll(now()) == 0 { idle + 1 } else { 0 };
+            let round = now();
+            idle = if self.poll(round) == 0 { idle + 1 } else { 0 };
+            if round.since(looked) > Time::SECOND {
+                looked = round;
+                self.count_losses();
+            }
             if idle > IDLE_ROUNDS {
                 self.sleep(&mut waiter, bell, now());
             }
@@ -323,6 +330,13 @@ impl Worker {
             self.poll(now());
         }
         self.close(|_| true, now());
+    }
+
+    /// Asks the drivers what was lost: a system call each, so once a second.
+    fn count_losses(&mut self) {
+        for lane in &mut self.lanes {
+            self.pipeline.tally.port_lost(lane.port, lane.driver.losses());
+        }
     }
 
     /// Sleeps until something can be received, control or another worker calls, or a held packet gives up.

@@ -143,6 +143,11 @@ impl Penstock {
         self.program.end(Signal::KILL);
     }
 
+    /// Sends it a signal.
+    pub fn signal(&mut self, signal: Signal) {
+        self.program.signal(signal);
+    }
+
     /// Its process number.
     pub fn id(&self) -> u32 {
         self.program.id()

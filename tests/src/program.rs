@@ -1,7 +1,8 @@
 //! Programs in namespaces: run to their end, or in the background until they are dropped.
 
 use crate::until::until;
-use rustix::process::{Pid, Signal, kill_process};
+pub use rustix::process::Signal;
+use rustix::process::{Pid, kill_process};
 use std::io::Read;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use integration::frames::{has_vxlan, in_clear};
+use integration::program::Signal;
 use integration::site::{FAR_INSIDE, PATIENCE, Plan, SERVER, TUNNEL};
 use integration::traffic::transfer;
 use integration::{Penstock, Site, require, until};
@@ -73,6 +74,30 @@ fn a_tunnels_device_that_is_deleted_is_made_again() {
     until("the device is back and answers", PATIENCE, || site.gateway.pings(FAR_INSIDE[0], 56, ""));
     until("so is the tunnel", PATIENCE, || tunnel_works(&site));
     assert!(site.gateway.run("ip route show proto 80").contains("198.18.2.0/24"));
+    gateway.assert_balance();
+}
+
+/// What a ring had no room for is in no balance, so it has a number of its own.
+#[test]
+fn frames_that_no_worker_has_seen_are_counted() {
+    require!();
+    let site = Site::new("missed", Plan::default());
+    let mut gateway = site.start();
+    let missed = |gateway: &Penstock| gateway.show("interfaces")["interfaces"][0]["counters"]["missed"].as_u64();
+    assert_eq!(missed(&gateway), Some(0));
+    gateway.signal(Signal::STOP);
+    site.client.within(|| {
+        let socket = std::net::UdpSocket::bind("198.18.1.10:0").expect("the client's address");
+        for _ in 0..20_000 {
+            // A full queue of the sender's own is as good.
+            let _sent = socket.send_to(&[0; 64], "198.18.2.10:9");
+        }
+    });
+    gateway.signal(Signal::CONT);
+    let took = until("the gateway tells what it missed", PATIENCE, || missed(&gateway) > Some(0));
+    println!("told after {took:?}");
+    let took = until("and it forwards", PATIENCE, || tunnel_works(&site));
+    println!("forwards after {took:?}");
     gateway.assert_balance();
 }
 

@@ -1,6 +1,6 @@
 //! AF_XDP: one queue of an interface.
 
-use super::Driver;
+use super::{Driver, Losses};
 use crate::packet::{Batch, Packet, PortId, Stock, Time};
 use std::os::fd::{AsFd, BorrowedFd};
 use xsk::{Kick, Socket};
@@ -12,12 +12,14 @@ pub struct Xdp {
     unfinished: bool,
     /// The last kick says that the kernel wants another.
     again: bool,
+    /// Losses that were told.
+    told: Losses,
 }
 
 impl Xdp {
     /// Over a bound socket. `unfinished`: the interface's peer may be a kernel that counts on checksum offload.
     pub fn new(socket: Socket, unfinished: bool) -> Self {
-        Self { socket, unfinished, again: false }
+        Self { socket, unfinished, again: false, told: Losses::default() }
     }
 
     /// The socket, for its statistics.
@@ -67,6 +69,22 @@ impl Driver for Xdp {
         let woken = self.socket.wake_rx();
         self.again = matches!(kicked, Ok(Kick::Again));
         kicked.is_ok() && woken.is_ok()
+    }
+
+    fn losses(&mut self) -> Losses {
+        // A socket whose device is gone has nothing to say any more.
+        let kernel = self.socket.statistics().unwrap_or_default();
+        let own = self.socket.counters();
+        let all = Losses {
+            missed: kernel.rx_dropped + kernel.rx_ring_full + kernel.fill_ring_empty,
+            unsent: kernel.tx_invalid + own.unsendable + own.kicks_refused,
+        };
+        let fresh = Losses {
+            missed: all.missed.saturating_sub(self.told.missed),
+            unsent: all.unsent.saturating_sub(self.told.unsent),
+        };
+        self.told = all;
+        fresh
     }
 
     fn wait_on(&self) -> Option<BorrowedFd<'_>> {
