@@ -218,7 +218,7 @@ fn flows_that_follow_upon_each_other_spread_as_by_chance() {
                         (((u64::from(flow) * 4096) >> 32) as usize, usize::from(FlowHash::port(flow) & 0x3fff));
                     buckets[top] += 1;
                     ports[port] += 1;
-                    ports_by_bucket[top >> 8 << 10 | port & 0x3ff] += 1;
+                    ports_by_bucket[top >> 8 << 10 | port >> 4] += 1;
                     tiers[top >> 6 << 6 | (of(&next) >> 26) as usize] += 1;
                 }
                 for (what, counts) in
