@@ -393,6 +393,36 @@ fn a_route_that_does_not_fit_says_what_is_missing_and_fits_after_a_reclaim() {
 }
 
 #[test]
+fn changes_that_do_not_all_fit_or_name_no_vrf_leave_all_as_it_was() {
+    let mut writer = small::<u32, Writer4>(256);
+    let (net, all) = (v4("192.0.2.0/24"), v4("0.0.0.0/0"));
+    writer.insert(0, net, value(1)).unwrap();
+    writer.insert(0, all, value(2)).unwrap();
+    let before = writer.usage();
+
+    let twice = |prefix| [3, 4].map(|number| Change { vrf: 0, prefix, value: Some(value(number)) });
+    let gone = Change { vrf: 0, prefix: v4("198.51.100.0/24"), value: None };
+    let hosts = (0..8).map(|host| Change { vrf: 1, prefix: Prefix::host(host << 16), value: Some(value(5)) });
+    let nowhere = Change { vrf: VRFS, prefix: net, value: Some(value(6)) };
+    let fitting: Vec<_> = twice(net).into_iter().chain(twice(all)).chain([gone]).collect();
+
+    let error = writer.apply(fitting.iter().copied().chain(hosts)).unwrap_err();
+    assert!(matches!(error, TableError::Full { .. }), "{error}");
+    for error in [error, writer.apply(fitting.iter().copied().chain([nowhere])).unwrap_err()] {
+        assert_eq!(Usage { resident_bytes: before.resident_bytes, ..writer.usage() }, before, "after {error}");
+        assert_eq!((writer.value(0, net), writer.value(0, all)), (Some(value(1)), Some(value(2))));
+        assert_eq!((writer.prefixes(0), writer.prefixes(1)), (2, 0));
+        assert_eq!(writer.reader().lookup(0, 0xc000_0201), Some(value(1)));
+        assert_eq!(writer.reader().lookup(0, 0xc633_6401), Some(value(2)));
+        assert_eq!(writer.reader().lookup(1, 1 << 16), None);
+    }
+
+    writer.apply(fitting).unwrap();
+    assert_eq!(writer.reader().lookup(0, 0xc000_0201), Some(value(4)));
+    assert_eq!(writer.reader().lookup(0, 0xc633_6401), Some(value(4)));
+}
+
+#[test]
 fn a_vrf_beyond_the_table_is_refused_by_number() {
     let error = small::<u32, Writer4>(0).insert(VRFS, v4("192.0.2.0/24"), value(1)).unwrap_err();
     assert_eq!(error.to_string(), "vrf 3: the table holds 3 VRFs, numbered from 0");
