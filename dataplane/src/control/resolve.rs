@@ -407,10 +407,7 @@ impl Resolver {
                 let Ok(prefix) = Prefix6::try_from(prefix) else { return Ok(()) };
                 match value {
                     Some(value) => self.v6.insert(vrf.0, prefix, value).map(|_| ()),
-                    None => {
-                        self.v6.remove(vrf.0, prefix);
-                        Ok(())
-                    }
+                    None => self.v6.remove(vrf.0, prefix).map(|_| ()),
                 }
             }
         }

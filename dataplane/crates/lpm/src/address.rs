@@ -22,12 +22,6 @@ pub trait Address: Copy + Ord + Hash + Debug + Send + Sync + 'static + sealed::S
     /// The address after this one; `None` after the last.
     fn next(self) -> Option<Self>;
 
-    /// The first 16 bits.
-    fn top(self) -> u16;
-
-    /// The octet at `position`, counted from the most significant, 0..[`Address::BITS`] / 8.
-    fn octet(self, position: usize) -> u8;
-
     /// The address for printing.
     fn to_ip(self) -> IpAddr;
 }
@@ -51,16 +45,6 @@ impl Address for u32 {
         self.checked_add(1)
     }
 
-    #[inline]
-    fn top(self) -> u16 {
-        (self >> 16) as u16
-    }
-
-    #[inline]
-    fn octet(self, position: usize) -> u8 {
-        (self >> (24 - 8 * position)) as u8
-    }
-
     fn to_ip(self) -> IpAddr {
         Ipv4Addr::from_bits(self).into()
     }
@@ -82,17 +66,6 @@ impl Address for u128 {
 
     fn next(self) -> Option<Self> {
         self.checked_add(1)
-    }
-
-    #[inline]
-    fn top(self) -> u16 {
-        (self >> 112) as u16
-    }
-
-    #[inline]
-    fn octet(self, position: usize) -> u8 {
-        // One load of one octet, where a shift of 128 bits takes six instructions.
-        self.to_le_bytes()[(15 - position) % 16]
     }
 
     fn to_ip(self) -> IpAddr {

@@ -18,7 +18,7 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use sys::Pages;
 
@@ -38,6 +38,12 @@ impl Memory {
     #[inline]
     pub fn words(&self) -> &[AtomicU64] {
         self.0.as_u64()
+    }
+
+    /// The same as words of 32 bits, for tables that use no others: see [`Pages::as_u32`].
+    #[inline]
+    pub fn as_u32(&self) -> &[AtomicU32] {
+        self.0.as_u32()
     }
 }
 

@@ -50,31 +50,25 @@
 
 mod address;
 mod arena;
-mod blocks;
 mod limits;
 pub mod naive;
 mod prefix;
-mod rib;
-mod table;
 mod v4;
+mod v6;
 mod value;
-mod writer;
 
 pub use address::Address;
 pub use arena::Mark;
 pub use limits::{Change, Limits, TableError, Usage};
 pub use prefix::{Prefix, PrefixError};
 pub use v4::{Reader4, Writer4};
+pub use v6::{Reader6, Writer6};
 pub use value::Value;
 
 /// An IPv4 prefix.
 pub type Prefix4 = Prefix<u32>;
 /// An IPv6 prefix.
 pub type Prefix6 = Prefix<u128>;
-/// The reading side of an IPv6 table.
-pub type Reader6 = table::Reader<u128>;
-/// The writing side of an IPv6 table.
-pub type Writer6 = writer::Writer<u128>;
 
 #[cfg(test)]
 mod tests;

@@ -16,9 +16,10 @@ pub struct Change<A> {
 /// How much a table may hold. Both are address space until they are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// VRFs, numbered from 0: each reserves 256 KiB, and one without routes uses none of it.
+    /// VRFs, numbered from 0: each reserves 1 MiB for IPv4 or 64 MiB for IPv6, and one without
+    /// routes uses none of it.
     pub vrfs: u16,
-    /// Octets for what lies below the first 16 bits of an address, all VRFs together.
+    /// Octets for what lies below the first bits of an address, all VRFs together.
     pub bytes: usize,
 }
 
