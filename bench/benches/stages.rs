@@ -1,6 +1,6 @@
 //! The stages that cost most, each alone.
 
-use bench::rig::{BATCH, Ip, Path, Rig, Stage};
+use bench::rig::{BATCH, Ip, Load, Path, Rig, Stage};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ fn stages(criterion: &mut Criterion) {
     for (layer, name, path, stage) in stages {
         let mut group = criterion.benchmark_group(layer);
         group.throughput(Throughput::Elements(BATCH as u64));
-        let mut rig = Rig::new(path);
+        let mut rig = Rig::new(path, Load::Hot);
         group.bench_function(name, |bencher| bencher.iter_custom(|rounds| rig.stage(rounds, stage)));
         group.finish();
     }

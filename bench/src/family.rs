@@ -44,7 +44,7 @@ pub trait Read<A>: Clone + Send + Sync {
 }
 
 macro_rules! family {
-    ($address:ty, $name:literal, $writer:ident, $reader:ident, $remove:expr, $apply:expr) => {
+    ($address:ty, $name:literal, $writer:ident, $reader:ident) => {
         impl Family for $address {
             const NAME: &str = $name;
             type Writer = $writer;
@@ -68,10 +68,10 @@ macro_rules! family {
                 $writer::insert(self, vrf, prefix, value)
             }
             fn remove(&mut self, vrf: u16, prefix: Prefix<$address>) -> Result<Option<Value>, TableError> {
-                $remove(self, vrf, prefix)
+                $writer::remove(self, vrf, prefix)
             }
             fn apply(&mut self, changes: impl IntoIterator<Item = Change<$address>>) -> Result<(), TableError> {
-                $apply(self, changes)
+                $writer::apply(self, changes)
             }
             fn retire_mark(&mut self) -> Mark {
                 $writer::retire_mark(self)
@@ -97,20 +97,5 @@ macro_rules! family {
     };
 }
 
-family!(u32, "v4", Writer4, Reader4, Writer4::remove, Writer4::apply);
-family!(
-    u128,
-    "v6",
-    Writer6,
-    Reader6,
-    |writer: &mut Writer6, vrf, prefix| Ok(Writer6::remove(writer, vrf, prefix)),
-    |writer: &mut Writer6, changes| {
-        for Change { vrf, prefix, value } in changes {
-            match value {
-                Some(value) => drop(Writer6::insert(writer, vrf, prefix, value)?),
-                None => drop(Writer6::remove(writer, vrf, prefix)),
-            }
-        }
-        Ok(())
-    }
-);
+family!(u32, "v4", Writer4, Reader4);
+family!(u128, "v6", Writer6, Reader6);

@@ -18,8 +18,8 @@ mod capture;
 mod command;
 mod forwarder;
 mod frames;
-mod host;
-mod report;
+pub(crate) mod host;
+pub(crate) mod report;
 mod site;
 mod traffic;
 

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod family;
+pub mod fib;
 pub mod lab;
 pub mod random;
 pub mod results;

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use anyhow::{Context, Result};
-use bench::{lab, results};
+use bench::{fib, lab, results};
 use clap::{Parser, Subcommand, ValueEnum};
 use std::path::{Path, PathBuf};
 use std::process::{Command as Process, ExitCode};
@@ -21,6 +21,14 @@ struct Arguments {
 enum Command {
     /// Puts the medians of criterion into results.json, beside what other benches left there, and prints them.
     Report,
+    /// Looks up, changes and loads real routing tables, in turns with DPDK's where this is built with it.
+    Lpm {
+        /// Only figures with one of these in their names, such as `v4/` or `zipf`.
+        only: Vec<String>,
+        /// Slices of each figure.
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        rounds: u32,
+    },
     /// Forwards the same frames by Penstock and by the kernel, in turns, and puts both rates into results.json.
     Lab {
         /// How often each forwarder runs.
@@ -47,6 +55,7 @@ fn main() -> ExitCode {
     let Arguments { command, target } = Arguments::parse();
     let result = match command {
         Command::Report => report(&target),
+        Command::Lpm { only, rounds } => lpm(&target, &fib::Options { only, rounds: rounds as usize }),
         Command::Lab { rounds, seconds, sink } => {
             let sink = match sink {
                 Sink::Stack => lab::Sink::Stack,
@@ -72,6 +81,14 @@ fn report(target: &Path) -> Result<()> {
     for figure in &figures {
         println!("{:<24} {:>9.2}  {}", figure.name, figure.value, figure.unit);
     }
+    println!("written to {}", path.display());
+    Ok(())
+}
+
+fn lpm(target: &Path, options: &fib::Options) -> Result<()> {
+    let figures = fib::run(options)?;
+    let path = target.join("bench/results.json");
+    results::merge(&path, &figures)?;
     println!("written to {}", path.display());
     Ok(())
 }

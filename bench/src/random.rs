@@ -14,7 +14,7 @@ impl Random {
     }
 
     /// Any number.
-    pub fn word(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -24,7 +24,7 @@ impl Random {
     /// A number below `end`.
     pub fn below(&mut self, end: usize) -> usize {
         // The high half of the product: uniform to within `end` / 2⁶⁴.
-        ((u128::from(self.word()) * end as u128) >> 64) as usize
+        ((u128::from(self.number()) * end as u128) >> 64) as usize
     }
 
     /// Puts all in another order.
@@ -52,11 +52,11 @@ pub trait Draw: Address {
 
 impl Draw for u32 {
     fn anywhere(random: &mut Random) -> Self {
-        random.word() as u32
+        random.number() as u32
     }
 
     fn within(prefix: Prefix<Self>, random: &mut Random) -> Self {
-        prefix.address() | random.word() as u32 & (prefix.last() - prefix.address())
+        prefix.address() | random.number() as u32 & (prefix.last() - prefix.address())
     }
 
     fn before(self) -> Self {
@@ -87,7 +87,7 @@ impl Draw for u128 {
 }
 
 fn wide(random: &mut Random) -> u128 {
-    u128::from(random.word()) << 64 | u128::from(random.word())
+    u128::from(random.number()) << 64 | u128::from(random.number())
 }
 
 #[cfg(test)]

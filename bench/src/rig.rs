@@ -1,24 +1,29 @@
-//! A gateway in memory with 64 frames, 64 routes and no driver: only the page is left to be measured.
+//! A gateway in memory without a driver: only the page is left to be measured.
 //!
-//! The page changes the frames that it forwards, so between two rounds they are put back as they came. The clock
-//! stands still meanwhile: a round's time is `run` and `transmit` alone, and one reading of the clock, which is half
-//! a nanosecond for each packet of a batch.
+//! The page changes the frames that it forwards, so between two passes over all of them they are put back as they came.
+//! The clock stands still meanwhile: a round's time is `run` and `transmit` of a batch alone, and one reading of the
+//! clock, which is half a nanosecond for each packet of a batch.
 
+mod cold;
+mod hot;
+
+use crate::random::Random;
+use crate::routes::NEXT_HOPS;
 use dataplane::fib::Fib;
-use dataplane::packet::{AdjacencyId, Batch, DropReason, Exit, FlowHash, PortId, Stock, Time, TunnelId, Vrf};
+use dataplane::packet::{AdjacencyId, Batch, DropReason, Exit, FlowHash, Packet, PortId, Stock, Time, TunnelId, Vrf};
 use dataplane::pipeline::Pipeline;
 use dataplane::qos::Shaper;
 use dataplane::stats::{Tally, Totals};
 use dataplane::tables::{Adjacencies, Adjacency, Locals, Port, PortKind, Ports, Resolution, Tables};
 use dataplane::tunnel::{Ends, Kind, Outer, Tunnel, Tunnels, Vxlan};
 use etherparse::PacketBuilder;
-use lpm::{Limits, Prefix4, Prefix6, Value, Writer4, Writer6};
+use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 use wire::{Ethernet, Mac, Rewrite, Vni};
 use zerocopy::IntoBytes;
 
-/// Frames in a batch, and routes.
+/// Frames in a batch.
 pub const BATCH: usize = Batch::SIZE;
 
 const LAN: PortId = PortId(0);
@@ -54,52 +59,94 @@ pub enum Path {
     Decap(Ip),
 }
 
+/// What of the gateway's memory is in the caches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// All of it: 64 frames in turn, 64 routes, a next hop for each.
+    Hot,
+    /// Little of it: 4,096 frames in shuffled order, full Internet tables of both families, destinations by Zipf's law,
+    /// 255 next hops.
+    Cold,
+}
+
+impl Load {
+    const fn frames(self) -> usize {
+        match self {
+            Self::Hot => BATCH,
+            Self::Cold => 64 * BATCH,
+        }
+    }
+
+    const fn next_hops(self) -> usize {
+        match self {
+            Self::Hot => BATCH,
+            Self::Cold => NEXT_HOPS as usize,
+        }
+    }
+}
+
 /// The gateway and its frames.
 pub struct Rig {
     path: Path,
     tables: Tables,
     pipeline: Pipeline,
     batch: Batch,
-    /// The frames that are not under way.
-    at_rest: Batch,
+    /// The frames that are not under way, in the order that they will be received in.
+    at_rest: VecDeque<Box<Packet>>,
     originals: Vec<Vec<u8>>,
 }
 
 impl Rig {
     /// A gateway for one path.
-    pub fn new(path: Path) -> Self {
-        let umem = xsk::Umem::new(4 * BATCH, xsk::ChunkSize::default()).expect("half a megabyte is there");
-        let mut stock = Stock::new(umem.pool(64, 256), BATCH);
-        let originals: Vec<_> = (0..BATCH).map(|at| frame(path, at)).collect();
-        let mut at_rest = Batch::new();
-        for octets in &originals {
-            let frame = stock.frames.frame_of(octets).expect("there are more chunks than frames");
-            at_rest.push(stock.wrap(frame, LAN, false, Time(0)));
+    pub fn new(path: Path, load: Load) -> Self {
+        let count = load.frames();
+        let umem = xsk::Umem::new(4 * count, xsk::ChunkSize::default()).expect("some megabytes are there");
+        let mut stock = Stock::new(umem.pool(64, 256), count);
+        let (tables, originals) = match load {
+            Load::Hot => (hot::tables(path), hot::frames(path)),
+            Load::Cold => cold::tables_and_frames(path, count),
+        };
+        let mut at_rest: Vec<_> = originals
+            .iter()
+            .map(|octets| {
+                let frame = stock.frames.frame_of(octets).expect("there are more chunks than frames");
+                stock.wrap(frame, LAN, false, Time(0))
+            })
+            .collect();
+        if load == Load::Cold {
+            Random::new(0x5f1e).shuffle(&mut at_rest);
         }
         let mut shaper = Shaper::new(2, 1024);
         shaper.open(PortId(0));
         shaper.open(PortId(1));
-        let pipeline = Pipeline::new(shaper, Tally::new(2, 1, 2 + BATCH));
-        let mut rig = Self { path, tables: tables(path), pipeline, batch: Batch::new(), at_rest, originals };
-        rig.round();
+        let pipeline = Pipeline::new(shaper, Tally::new(2, 1, 2 + load.next_hops()));
+        let mut rig = Self { path, tables, pipeline, batch: Batch::new(), at_rest: at_rest.into(), originals };
+        rig.pass(&mut Vec::new());
         let totals = Totals::of([&*rig.pipeline.tally.page()]);
-        assert_eq!(totals.forwarded, BATCH as u64, "every frame is forwarded: {totals:?}");
+        assert_eq!(totals.forwarded, count as u64, "every frame is forwarded: {totals:?}");
         rig
     }
 
     /// The time that `rounds` batches take from `run` to the end of `transmit`: so many times the median round.
     pub fn rounds(&mut self, rounds: u64) -> Duration {
-        median((0..rounds).map(|_| self.round()).collect()) * rounds as u32
+        let mut took = Vec::new();
+        while (took.len() as u64) < rounds {
+            self.pass(&mut took);
+        }
+        median(took) * rounds as u32
     }
 
-    fn round(&mut self) -> Duration {
-        self.receive();
-        let start = Instant::now();
-        self.pipeline.run(&mut self.batch, &self.tables, Time(0));
-        self.pipeline.transmit(WAN, usize::MAX, &mut self.batch, &self.tables, Time(0));
-        let took = start.elapsed();
-        self.batch.drain().for_each(|packet| self.at_rest.push(packet));
-        took
+    /// All frames once, a batch each round.
+    fn pass(&mut self, took: &mut Vec<Duration>) {
+        self.restore();
+        for _ in 0..self.originals.len() / BATCH {
+            self.receive();
+            let start = Instant::now();
+            self.pipeline.run(&mut self.batch, &self.tables, Time(0));
+            self.pipeline.transmit(WAN, usize::MAX, &mut self.batch, &self.tables, Time(0));
+            took.push(start.elapsed());
+            self.at_rest.extend(self.batch.drain());
+        }
     }
 
     /// The time that `rounds` batches take through one stage: so many times the median.
@@ -110,6 +157,7 @@ impl Rig {
     pub fn stage(&mut self, rounds: u64, stage: Stage) -> Duration {
         let mut took = Vec::new();
         for _ in 0..rounds {
+            self.restore();
             self.receive();
             for packet in self.batch.iter_mut() {
                 self.tables.ports.enter(packet).expect("a frame of ours");
@@ -118,7 +166,7 @@ impl Rig {
                 }
             }
             took.push(self.timed(stage).expect("no packet leaves"));
-            self.batch.drain().for_each(|packet| self.at_rest.push(packet));
+            self.at_rest.extend(self.batch.drain());
         }
         median(took) * rounds as u32
     }
@@ -139,11 +187,10 @@ impl Rig {
         Ok(start.elapsed())
     }
 
-    /// What a driver does before `run`, without the rings.
-    fn receive(&mut self) {
-        let Self { at_rest, originals, batch, .. } = self;
-        for (mut packet, original) in at_rest.drain().zip(originals) {
-            let mut frame = packet.frame.take();
+    /// Puts all frames back as they came.
+    fn restore(&mut self) {
+        for (packet, original) in self.at_rest.iter_mut().zip(&self.originals) {
+            let frame = &mut packet.frame;
             let now = frame.total();
             if now > original.len() {
                 frame.advance(now - original.len());
@@ -151,14 +198,32 @@ impl Rig {
                 frame.prepend(original.len() - now).expect("as far as it was before");
             }
             frame.bytes_mut().copy_from_slice(original);
+        }
+    }
+
+    /// What a driver does before `run`, without the rings.
+    fn receive(&mut self) {
+        for mut packet in self.at_rest.drain(..BATCH) {
+            let frame = packet.frame.take();
+            frame.prefetch();
             packet.receive(frame, LAN, false, Time(0));
-            batch.push(packet);
+            self.batch.push(packet);
         }
     }
 
     /// Which path it measures.
     pub const fn path(&self) -> Path {
         self.path
+    }
+}
+
+impl Path {
+    /// Of the packets that are routed.
+    const fn inner(self) -> Ip {
+        match self {
+            Self::Plain(ip) => ip,
+            Self::Encap(_) | Self::Decap(_) => Ip::V4,
+        }
     }
 }
 
@@ -181,19 +246,12 @@ pub enum Stage {
     Decap,
 }
 
-/// One route for each frame, each with a next hop of its own.
-fn tables(path: Path) -> Tables {
-    let mut v4 = Writer4::new(Limits::default()).expect("address space is there");
-    let mut v6 = Writer6::new(Limits::default()).expect("address space is there");
+/// A gateway with these routes, and next hops 1 to `next_hops`.
+fn tables(path: Path, fib: Fib, next_hops: usize) -> Tables {
     let mut adjacencies = Adjacencies::new();
-    for at in 0..BATCH {
-        let id = 1 + at as u16;
-        let value = Value::new(id).expect("from 1 to 64");
-        let (v4_net, v6_net) = (destination_v4(at).to_bits(), destination_v6(at).to_bits());
-        v4.insert(0, Prefix4::containing(v4_net, 24).expect("24 is a length"), value).expect("there is room");
-        v6.insert(0, Prefix6::containing(v6_net, 64).expect("64 is a length"), value).expect("there is room");
+    for at in 0..next_hops {
         let (adjacency, rewrite) = adjacency(path, at);
-        adjacencies.set(AdjacencyId(id.into()), adjacency, rewrite);
+        adjacencies.set(AdjacencyId(1 + at as u32), adjacency, rewrite);
     }
     let port = |name: &str, mac: [u8; 6], address: [IpAddr; 2]| Port {
         kind: PortKind::Interface,
@@ -226,7 +284,7 @@ fn tables(path: Path) -> Tables {
             allowed_sources: None,
             addresses: Vec::new(),
         }]),
-        fib: Fib { v4: v4.reader(), v6: v6.reader() },
+        fib,
         adjacencies,
     }
 }
@@ -280,29 +338,17 @@ fn adjacency(path: Path, at: usize) -> (Adjacency, Rewrite) {
     (adjacency, rewrite)
 }
 
-fn destination_v4(at: usize) -> Ipv4Addr {
-    Ipv4Addr::new(198, 18, at as u8, 9)
-}
-
-fn destination_v6(at: usize) -> Ipv6Addr {
-    Ipv6Addr::new(0x2001, 0xdb8, 0x100, at as u16, 0, 0, 0, 9)
-}
-
 /// The frame with number `at`, as it arrives.
-fn frame(path: Path, at: usize) -> Vec<u8> {
-    let ip = match path {
-        Path::Plain(ip) => ip,
-        _ => Ip::V4,
-    };
+fn frame(path: Path, at: usize, inner_destination: IpAddr) -> Vec<u8> {
     let (source, destination) = match path {
         Path::Decap(_) => (TUNNEL_PEER_MAC, TUNNEL_MAC),
         _ => (HOST_MAC, LAN_MAC),
     };
     let ethernet = PacketBuilder::ethernet2(source, destination);
     let host_v6 = Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 9);
-    let with_ip = match ip {
-        Ip::V4 => ethernet.ipv4([203, 0, 113, 9], destination_v4(at).octets(), 64),
-        Ip::V6 => ethernet.ipv6(host_v6.octets(), destination_v6(at).octets(), 64),
+    let with_ip = match inner_destination {
+        IpAddr::V4(inner) => ethernet.ipv4([203, 0, 113, 9], inner.octets(), 64),
+        IpAddr::V6(inner) => ethernet.ipv6(host_v6.octets(), inner.octets(), 64),
     };
     let with_udp = with_ip.udp(4000 + at as u16, 9);
     // The headers of IPv6 and UDP alone are 62 octets.

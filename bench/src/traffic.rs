@@ -55,7 +55,7 @@ impl Zipf {
     fn draw(&self, random: &mut Random) -> usize {
         let total = self.sums[self.sums.len() - 1];
         // 53 bits are what a double holds exactly.
-        let drawn = (random.word() >> 11) as f64 / (1_u64 << 53) as f64 * total;
+        let drawn = (random.number() >> 11) as f64 / (1_u64 << 53) as f64 * total;
         self.sums.partition_point(|sum| *sum <= drawn).min(self.sums.len() - 1)
     }
 }

@@ -370,22 +370,26 @@ impl Resolver {
         port
     }
 
-    /// Writes where these prefixes lead now. Many of IPv4 at once are cheaper than one by one.
+    /// Writes where these prefixes lead now: all at once, which is much cheaper than one by one; or, if they do not fit,
+    /// those that do.
     fn write_all<'k, I: Iterator<Item = &'k (Vrf, IpNet)>>(
         &mut self,
         plan: &Plan,
         keys: impl Fn() -> I,
     ) -> Result<(), ResolveError> {
         let value = |vrf, prefix| plan.rib.chosen(vrf, prefix).map(|route| route.way.value());
-        let changes = keys().filter_map(|&(vrf, prefix)| match prefix {
-            IpNet::V4(v4) => {
-                Some(Change { vrf: vrf.0, prefix: Prefix4::try_from(v4).ok()?, value: value(vrf, prefix) })
-            }
-            IpNet::V6(_) => None,
+        let v4 = keys().filter_map(|&(vrf, prefix)| {
+            let IpNet::V4(net) = prefix else { return None };
+            Some(Change { vrf: vrf.0, prefix: Prefix4::try_from(net).ok()?, value: value(vrf, prefix) })
         });
-        let done = self.v4.apply(changes).is_ok();
+        let v6 = keys().filter_map(|&(vrf, prefix)| {
+            let IpNet::V6(net) = prefix else { return None };
+            Some(Change { vrf: vrf.0, prefix: Prefix6::try_from(net).ok()?, value: value(vrf, prefix) })
+        });
+        let (done4, done6) = (self.v4.apply(v4).is_ok(), self.v6.apply(v6).is_ok());
+        let is_done = |prefix: &IpNet| if prefix.addr().is_ipv4() { done4 } else { done6 };
         let mut result = Ok(());
-        for &(vrf, prefix) in keys().filter(|(_, prefix)| !(done && matches!(prefix, IpNet::V4(_)))) {
+        for &(vrf, prefix) in keys().filter(|(_, prefix)| !is_done(prefix)) {
             if let Err(source) = self.write(vrf, prefix, value(vrf, prefix)) {
                 self.unwritten.insert((vrf, prefix));
                 result = Err(ResolveError::Table { prefix, source });
