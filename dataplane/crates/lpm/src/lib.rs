@@ -34,8 +34,10 @@
 //!
 //! 1. change the table;
 //! 2. `let mark = writer.retire_mark()`;
-//! 3. wait until every reader has finished the lookup or batch that it was in, which the owner
-//!    learns in its own way (a worker that goes round its poll loop has passed);
+//! 3. wait until every reader has finished the lookup or batch that it was in, and has read
+//!    something that was written after step 1: an epoch, which it loads between two batches
+//!    (acquire) and repeats where the owner sees it (release). That a reader has gone round its
+//!    loop is not enough: its next batch might still find the old entry;
 //! 4. `writer.reclaim(mark)`.
 //!
 //! A reclaim that comes too early is memory-safe, but lookups in flight may then give answers

@@ -539,7 +539,7 @@ const STORM: [&str; 12] = [
 
 /// One reader of the storm: every answer is that of a route that holds the address, and the
 /// route that stays hides all shorter ones.
-fn read(reader: &Reader4, passes: &AtomicU64, stop: &AtomicBool) -> u64 {
+fn read(reader: &Reader4, epoch: &AtomicU64, seen: &AtomicU64, stop: &AtomicBool) -> u64 {
     let routes = STORM.map(v4);
     let mut addresses: Vec<u32> = Vec::new();
     for route in routes {
@@ -567,16 +567,19 @@ fn read(reader: &Reader4, passes: &AtomicU64, stop: &AtomicBool) -> u64 {
             assert!(route.len() >= stays.len(), "{route} is hidden by {stays}");
         }
         rounds += 1;
-        passes.fetch_add(1, Release);
+        seen.store(epoch.load(Acquire), Release);
     }
     rounds
 }
 
-/// Waits until each reader has finished the batch that it was in.
-fn wait_for(passes: &[AtomicU64; 2]) {
-    let seen = [passes[0].load(Acquire), passes[1].load(Acquire)];
-    for (passes, seen) in passes.iter().zip(seen) {
-        while passes.load(Acquire) == seen {
+/// Waits until each reader has finished the batch that it was in. It must also have read
+/// something that was written after the change: a reader that only counts its batches may still
+/// find the old entry in the next one.
+fn wait_for(epoch: &AtomicU64, seen: &[AtomicU64; 2]) {
+    let now = epoch.load(Acquire) + 1;
+    epoch.store(now, Release);
+    for seen in seen {
+        while seen.load(Acquire) < now {
             thread::yield_now();
         }
     }
@@ -602,17 +605,18 @@ fn two_readers_in_a_storm_of_updates_see_old_or_new_answers_only() {
     writer.insert(0, v4("203.0.113.0/24"), value(1)).unwrap();
     writer.insert(0, counter, value(1)).unwrap();
 
-    let passes = [AtomicU64::new(0), AtomicU64::new(0)];
+    let epoch = AtomicU64::new(0);
+    let seen = [AtomicU64::new(0), AtomicU64::new(0)];
     let stop = AtomicBool::new(false);
     let mut refused = 0;
     thread::scope(|scope| {
         let readers = [0, 1].map(|index| {
-            let (reader, passes, stop) = (writer.reader(), &passes[index], &stop);
+            let (reader, epoch, seen, stop) = (writer.reader(), &epoch, &seen[index], &stop);
             scope.spawn(move || {
                 // A failed reader must not leave the writer waiting for it.
-                let result = std::panic::catch_unwind(|| read(&reader, passes, stop));
+                let result = std::panic::catch_unwind(|| read(&reader, epoch, seen, stop));
                 while !stop.load(Acquire) {
-                    passes.fetch_add(1, Release);
+                    seen.store(epoch.load(Acquire), Release);
                     thread::yield_now();
                 }
                 result
@@ -635,7 +639,7 @@ fn two_readers_in_a_storm_of_updates_see_old_or_new_answers_only() {
                     // All room waits for the readers: let them pass.
                     refused += 1;
                     let mark = writer.retire_mark();
-                    wait_for(&passes);
+                    wait_for(&epoch, &seen);
                     assert!(writer.reclaim(mark) > 0);
                     writer.apply([change]).expect("the blocks came back");
                 }
@@ -644,7 +648,7 @@ fn two_readers_in_a_storm_of_updates_see_old_or_new_answers_only() {
         drop(stopping);
         for reader in readers {
             let rounds = reader.join().expect("panics were caught").expect("a reader saw it");
-            assert!(rounds > 0);
+            assert!(rounds > 0, "a reader never got to read");
         }
     });
     assert!(refused > if cfg!(miri) { 1 } else { 50 }, "blocks were to be used again, but only {refused} times");
