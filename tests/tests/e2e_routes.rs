@@ -146,7 +146,9 @@ fn traffic_follows_what_bird_hears_and_what_it_hears_no_more() {
         assert_eq!((&route["prefix"], &route["source"]), (&prefix.into(), &"kernel".into()), "{route}");
         let before = gateway.assert_balance().total("forwarded");
         assert!(reaches(&site, address));
-        assert_eq!(gateway.assert_balance().total("forwarded"), before + 2, "request and answer, by the worker");
+        // On a busy machine a late answer to an earlier ping comes on top.
+        let after = gateway.assert_balance().total("forwarded");
+        assert!(after >= before + 2, "request and answer, by the worker: {before}, {after}");
     }
     let over_v6 = lookup(&gateway, ANNOUNCED[2].1);
     assert_eq!(over_v6["via"], "2001:db8:f::fe on wan0", "IPv4 by a router's IPv6 address");
