@@ -1,6 +1,7 @@
 //! The table against the oracle, against memory that runs out, and against readers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::thread;
@@ -9,12 +10,16 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use crate::naive::{Intervals, Naive};
-use crate::{Address, Change, Limits, Mark, Prefix, Prefix4, Reader4, TableError, Usage, Value, Writer4, Writer6};
+use crate::{
+    Address, Change, Limits, Mark, Prefix, Prefix4, Prefix6, Reader4, Reader6, TableError, Usage, Value, Writer4,
+    Writer6,
+};
 
 const VRFS: u16 = 3;
 
 /// What both families have in common.
 trait Table<A> {
+    type Reader: Lookup<A>;
     fn new(limits: Limits) -> Self;
     fn insert(&mut self, vrf: u16, prefix: Prefix<A>, value: Value) -> Result<Option<Value>, TableError>;
     fn remove(&mut self, vrf: u16, prefix: Prefix<A>) -> Result<Option<Value>, TableError>;
@@ -25,13 +30,18 @@ trait Table<A> {
     fn usage(&self) -> Usage;
     fn retire_mark(&mut self) -> Mark;
     fn reclaim(&mut self, mark: Mark) -> usize;
+    fn reader(&self) -> Self::Reader;
+}
+
+trait Lookup<A>: Send {
     fn lookup(&self, vrf: u16, address: A) -> Option<Value>;
     fn lookup_batch(&self, vrfs: &[u16], addresses: &[A], values: &mut [Option<Value>]);
 }
 
 macro_rules! table {
-    ($writer:ty, $address:ty) => {
+    ($writer:ty, $reader:ty, $address:ty) => {
         impl Table<$address> for $writer {
+            type Reader = $reader;
             fn new(limits: Limits) -> Self {
                 Self::new(limits).expect("so little can be reserved")
             }
@@ -67,18 +77,44 @@ macro_rules! table {
             fn reclaim(&mut self, mark: Mark) -> usize {
                 self.reclaim(mark)
             }
+            fn reader(&self) -> $reader {
+                self.reader()
+            }
+        }
+        impl Lookup<$address> for $reader {
             fn lookup(&self, vrf: u16, address: $address) -> Option<Value> {
-                self.reader().lookup(vrf, address)
+                self.lookup(vrf, address)
             }
             fn lookup_batch(&self, vrfs: &[u16], addresses: &[$address], values: &mut [Option<Value>]) {
-                self.reader().lookup_batch(vrfs, addresses, values);
+                self.lookup_batch(vrfs, addresses, values);
             }
         }
     };
 }
 
-table!(Writer4, u32);
-table!(Writer6, u128);
+table!(Writer4, Reader4, u32);
+table!(Writer6, Reader6, u128);
+
+/// The neighbours of an address, round the ends of the space.
+trait Neighbours {
+    fn before(self) -> Self;
+    fn after(self) -> Self;
+}
+
+macro_rules! neighbours {
+    ($($address:ty)*) => {$(
+        impl Neighbours for $address {
+            fn before(self) -> Self {
+                self.wrapping_sub(1)
+            }
+            fn after(self) -> Self {
+                self.wrapping_add(1)
+            }
+        }
+    )*};
+}
+
+neighbours!(u32 u128);
 
 fn value(number: u16) -> Value {
     Value::new(number).expect("the test gives 1..=32767")
@@ -87,6 +123,11 @@ fn value(number: u16) -> Value {
 fn v4(text: &str) -> Prefix4 {
     let net: ipnet::Ipv4Net = text.parse().expect("the test writes a prefix");
     Prefix4::try_from(net).expect("the test sets no host bits")
+}
+
+fn v6(text: &str) -> Prefix6 {
+    let net: ipnet::Ipv6Net = text.parse().expect("the test writes a prefix");
+    Prefix6::try_from(net).expect("the test sets no host bits")
 }
 
 fn small<A: Address, T: Table<A>>(bytes: usize) -> T {
@@ -196,11 +237,12 @@ fn same<A: Address>(writer: &impl Table<A>, naive: &Naive<A>, addresses: &[A]) {
     }
     let (vrfs, addresses): (Vec<u16>, Vec<A>) = queries.into_iter().unzip();
     let mut batch = vec![Some(value(9)); vrfs.len()];
-    writer.lookup_batch(&vrfs, &addresses, &mut batch);
+    let reader = writer.reader();
+    reader.lookup_batch(&vrfs, &addresses, &mut batch);
     for ((&vrf, &address), &in_batch) in vrfs.iter().zip(&addresses).zip(&batch) {
         let expected = naive.lookup(vrf, address);
         let ip = address.to_ip();
-        assert_eq!(writer.lookup(vrf, address), expected, "{ip} in VRF {vrf}, alone");
+        assert_eq!(reader.lookup(vrf, address), expected, "{ip} in VRF {vrf}, alone");
         assert_eq!(in_batch, expected, "{ip} in VRF {vrf}, in a batch");
     }
     assert_eq!(writer.usage().prefixes, naive.routes().len());
@@ -412,6 +454,47 @@ fn changes_that_do_not_all_fit_or_name_no_vrf_leave_all_as_it_was() {
     assert_eq!(writer.reader().lookup(0, 0xc633_6401), Some(value(4)));
 }
 
+/// Whatever stage of building arrays, nodes, leaves and shared leaves the memory ends in.
+#[test]
+fn a_large_ipv6_change_without_room_leaves_all_as_it_was() {
+    let mut state = 3;
+    let mut next = |number: u16| {
+        let mut word = || u128::from(random(&mut state));
+        let address = 0x2001_0d00 << 96 | word() << 72 | (word() << 32 | word()) >> (word() % 40);
+        let len = [23, 33, 40, 48, 64, 128][word() as usize % 6];
+        (Prefix::containing(address, len).expect("at most 128"), value(1 + number % 999))
+    };
+    let first: BTreeMap<Prefix6, Value> = (0..1000).map(&mut next).collect();
+    let second: Vec<_> = (0..2000).map(&mut next).collect();
+    let change = |(prefix, value)| Change { vrf: 0, prefix, value: Some(value) };
+    for kib in (160..400).step_by(16) {
+        let mut writer = small::<u128, Writer6>(kib << 10);
+        if writer.apply(first.clone().into_iter().map(change)).is_err() {
+            continue;
+        }
+        let before = writer.usage();
+        let mut routes = first.clone();
+        if writer.apply(second.iter().copied().map(change)).is_ok() {
+            routes.extend(second.iter().copied());
+        } else {
+            assert_eq!(Usage { resident_bytes: 0, ..writer.usage() }, Usage { resident_bytes: 0, ..before });
+        }
+        same_as_intervals(&writer, &routes);
+        // The longest first: what takes away a short one builds all that is below it.
+        let mut order: Vec<_> = routes.keys().collect();
+        order.sort_by_key(|prefix| std::cmp::Reverse(prefix.len()));
+        for prefix in order {
+            while writer.remove(0, *prefix).is_err() {
+                let mark = writer.retire_mark();
+                assert!(writer.reclaim(mark) > 0);
+            }
+        }
+        let mark = writer.retire_mark();
+        writer.reclaim(mark);
+        assert_eq!(writer.usage().used_bytes, 0);
+    }
+}
+
 #[test]
 fn a_vrf_beyond_the_table_is_refused_by_number() {
     let error = small::<u32, Writer4>(0).insert(VRFS, v4("192.0.2.0/24"), value(1)).unwrap_err();
@@ -438,6 +521,41 @@ fn a_vrf_with_a_default_route_and_a_few_others_takes_less_than_32_kib() {
 }
 
 #[test]
+fn a_host_route_of_ipv6_takes_a_line_wherever_it_is() {
+    let mut writer = small::<u128, Writer6>(100 << 10);
+    let used = |writer: &Writer6| writer.usage().used_bytes;
+    writer.insert(1, v6("2001:db8::7/128"), value(1)).unwrap();
+    assert_eq!(used(&writer), 64);
+    writer.insert(1, v6("3fff::/20"), value(2)).unwrap();
+    let before = used(&writer);
+    for (number, prefix) in (0..).zip(["3fff:0:1::1/128", "3fff:100:0:1::1/128", "3fff:200::1/128"]) {
+        writer.insert(1, v6(prefix), value(3)).unwrap();
+        assert_eq!(used(&writer), before + 64 * (number + 1));
+    }
+    // Beside others: the line that they are in, and one for the host.
+    for (number, prefix) in (4..).zip(["3fff:300::/32", "3fff:301::/32", "3fff:302::/32", "3fff:303::/48"]) {
+        writer.insert(1, v6(prefix), value(number)).unwrap();
+    }
+    let before = used(&writer);
+    writer.insert(1, v6("3fff:302:5:6:7::8/128"), value(5)).unwrap();
+    let mark = writer.retire_mark();
+    writer.reclaim(mark);
+    assert_eq!(used(&writer), before + 64);
+}
+
+#[test]
+fn a_vrf_with_a_few_ipv6_routes_takes_less_than_32_kib() {
+    let mut writer = small::<u128, Writer6>(100 << 10);
+    let before = writer.usage().resident_bytes;
+    writer.insert(1, v6("::/0"), value(1)).unwrap();
+    assert_eq!(writer.usage().resident_bytes, before);
+    for (number, prefix) in (1..).zip(["2001:db8::/32", "2001:db8::7/128", "3fff::/48", "fd00::/64"]) {
+        writer.insert(1, v6(prefix), value(number)).unwrap();
+    }
+    assert!(writer.usage().resident_bytes - before <= 32 << 10);
+}
+
+#[test]
 fn readers_go_to_other_threads_and_outlive_the_writer() {
     fn is_shared<T: Send + Sync + Clone>(_: &T) {}
     let mut writer = small::<u32, Writer4>(1024);
@@ -455,10 +573,9 @@ fn random(state: &mut u64) -> u32 {
 }
 
 #[track_caller]
-fn same_as_intervals(writer: &Writer4, routes: &BTreeMap<Prefix4, Value>) {
+fn same_as_intervals<A: Address + Neighbours>(writer: &impl Table<A>, routes: &BTreeMap<Prefix<A>, Value>) {
     let oracle = Intervals::new(routes.iter().map(|(&prefix, &value)| (prefix, value)));
-    let addresses: Vec<u32> =
-        oracle.starts().flat_map(|start| [start.wrapping_sub(1), start, start.wrapping_add(1)]).collect();
+    let addresses: Vec<A> = oracle.starts().flat_map(|start| [start.before(), start, start.after()]).collect();
     let mut values = vec![None; addresses.len()];
     writer.reader().lookup_batch(&vec![0; addresses.len()], &addresses, &mut values);
     for (&address, &value) in addresses.iter().zip(&values) {
@@ -466,27 +583,17 @@ fn same_as_intervals(writer: &Writer4, routes: &BTreeMap<Prefix4, Value>) {
     }
 }
 
-/// Dense below a few /12s, with all lengths and hosts in clusters; then routes come and go.
-#[test]
-fn a_large_table_answers_as_its_intervals_do_and_after_churn_takes_what_a_fresh_one_takes() {
-    let mut state = 7;
-    let mut next = || {
-        let (address, shape) = (random(&mut state), random(&mut state));
-        let address = 0x0a00_0000 | (address & 3) << 21 | (address >> 8 & 0xf_ffff);
-        let (len, address) = match shape % 8 {
-            0 => (8 + (shape >> 8) as u8 % 25, address),
-            1 => (32, address & !0xf_0000),
-            2 => (25 + (shape >> 8) as u8 % 8, address),
-            _ => (19 + (shape >> 8) as u8 % 6, address),
-        };
-        let prefix = Prefix::containing(address, len).expect("at most 32");
-        (prefix, value(1 + (shape >> 16) as u16 % 50))
-    };
-    let mut routes: BTreeMap<Prefix4, Value> = (0..30_000).map(|_| next()).collect();
-    let fill = |routes: &BTreeMap<Prefix4, Value>| {
-        let mut writer = small::<u32, Writer4>(8 << 20);
+/// Routes come and go; in the end the table is as if it had never known the others.
+#[track_caller]
+fn is_as_a_fresh_one_after_churn<A: Address + Neighbours, T: Table<A>>(
+    mut next: impl FnMut() -> (Prefix<A>, Value),
+    slack: usize,
+) {
+    let mut routes: BTreeMap<Prefix<A>, Value> = (0..30_000).map(|_| next()).collect();
+    let fill = |routes: &BTreeMap<Prefix<A>, Value>| {
+        let mut writer = small::<A, T>(16 << 20);
         let all = routes.iter().map(|(&prefix, &value)| Change { vrf: 0, prefix, value: Some(value) });
-        writer.apply(all).expect("it has room");
+        writer.apply(all.collect()).expect("it has room");
         writer
     };
     let mut writer = fill(&routes);
@@ -511,7 +618,11 @@ fn a_large_table_answers_as_its_intervals_do_and_after_churn_takes_what_a_fresh_
     let mark = writer.retire_mark();
     writer.reclaim(mark);
     let (churned, fresh) = (writer.usage(), fill(&routes).usage());
-    assert_eq!((churned.used_bytes, churned.retired_bytes), (fresh.used_bytes, 0));
+    assert_eq!(churned.retired_bytes, 0);
+    assert!(
+        churned.used_bytes.abs_diff(fresh.used_bytes) <= fresh.used_bytes / 100 * slack,
+        "{churned:?} against {fresh:?}"
+    );
     assert!(churned.resident_bytes < fresh.resident_bytes * 3 / 2, "{churned:?} against {fresh:?}");
 
     assert_eq!(writer.remove_vrf(0), routes.len());
@@ -520,33 +631,75 @@ fn a_large_table_answers_as_its_intervals_do_and_after_churn_takes_what_a_fresh_
     assert_eq!(writer.usage().used_bytes, 0);
 }
 
-/// The routes of the storm. Route `i` has the values `4 i + 1 ..= 4 i + 4`, so an answer tells
-/// which route it came from. The first of each VRF stays; the others come and go.
-const STORM: [&str; 12] = [
-    "192.0.0.0/8",
-    "192.0.2.0/24",
-    "192.0.2.64/26",
-    "192.0.2.77/32",
-    "192.0.2.200/32",
-    "192.0.0.0/15",
-    "192.0.3.0/24",
-    "198.51.0.0/16",
-    "198.51.100.0/25",
-    "198.51.100.1/32",
-    "198.51.100.2/32",
-    "192.0.2.192/27",
-];
+/// Dense below a few /12s, with all lengths and hosts in clusters.
+#[test]
+fn a_large_ipv4_table_answers_as_its_intervals_do_and_after_churn_takes_what_a_fresh_one_takes() {
+    let mut state = 7;
+    let next = || {
+        let (address, shape) = (random(&mut state), random(&mut state));
+        let address = 0x0a00_0000 | (address & 3) << 21 | (address >> 8 & 0xf_ffff);
+        let (len, address) = match shape % 8 {
+            0 => (8 + (shape >> 8) as u8 % 25, address),
+            1 => (32, address & !0xf_0000),
+            2 => (25 + (shape >> 8) as u8 % 8, address),
+            _ => (19 + (shape >> 8) as u8 % 6, address),
+        };
+        let prefix = Prefix::containing(address, len).expect("at most 32");
+        (prefix, value(1 + (shape >> 16) as u16 % 50))
+    };
+    is_as_a_fresh_one_after_churn::<u32, Writer4>(next, 0);
+}
+
+/// A few dense /24s, and a /64 full of hosts. Strides are chosen for the routes that there were at
+/// the time, so that the memory is not the same to the octet.
+#[test]
+fn a_large_ipv6_table_answers_as_its_intervals_do_and_after_churn_takes_about_what_a_fresh_one_takes() {
+    let mut state = 7;
+    let next = || {
+        let mut word = || u128::from(random(&mut state));
+        let (address, shape) = (word() << 96 | word() << 64 | word() << 32 | word(), word() as u32);
+        let address = 0x2001_0d00 << 96 | address & ((3 << 104) | ((1 << 100) - 1));
+        let host = 0x2001_0d00_dead_beef << 64 | address & 0x1fff;
+        let (len, address) = match shape % 8 {
+            0 => (17 + (shape >> 8) as u8 % 112, address),
+            1 => (128, host),
+            2 => (65 + (shape >> 8) as u8 % 64, host),
+            3 => (128, address),
+            _ => (29 + (shape >> 8) as u8 % 36, address),
+        };
+        let prefix = Prefix::containing(address, len).expect("at most 128");
+        (prefix, value(1 + (shape >> 16) as u16 % 50))
+    };
+    is_as_a_fresh_one_after_churn::<u128, Writer6>(next, 15);
+}
+
+/// The routes of a storm. Route `i` has the values `4 i + 1 ..= 4 i + 4`, so an answer tells which
+/// route it came from. The first and the eighth stay, each around those up to the next that does;
+/// the others come and go.
+struct Storm<A> {
+    routes: [Prefix<A>; 12],
+    /// A host that is in none of them, and a route around it. Its value counts up all the while:
+    /// a reader must not see it go back.
+    counter: [Prefix<A>; 2],
+}
+
+const STAYS: [usize; 2] = [0, 7];
 
 /// One reader of the storm: every answer is that of a route that holds the address, and the
 /// route that stays hides all shorter ones.
-fn read(reader: &Reader4, epoch: &AtomicU64, seen: &AtomicU64, stop: &AtomicBool) -> u64 {
-    let routes = STORM.map(v4);
-    let mut addresses: Vec<u32> = Vec::new();
+fn read<A: Address + Neighbours>(
+    storm: &Storm<A>,
+    reader: &impl Lookup<A>,
+    epoch: &AtomicU64,
+    seen: &AtomicU64,
+    stop: &AtomicBool,
+) -> u64 {
+    let routes = &storm.routes;
+    let mut addresses: Vec<A> = Vec::new();
     for route in routes {
-        addresses.extend([route.address(), route.last(), route.last() - 1]);
+        addresses.extend([route.address(), route.last(), route.last().before()]);
     }
-    // Counts up all the while: a reader must not see it go back.
-    let counter = v4("203.0.113.9/32").address();
+    let counter = storm.counter[0].address();
     addresses.push(counter);
     let vrfs = vec![0; addresses.len()];
     let mut values = vec![None; addresses.len()];
@@ -563,7 +716,8 @@ fn read(reader: &Reader4, epoch: &AtomicU64, seen: &AtomicU64, stop: &AtomicBool
             }
             let route = routes.get(usize::from(number - 1) / 4).expect("no route has this value");
             assert!(route.contains(address), "{route} for {}", address.to_ip());
-            let stays = if address >> 24 == 192 { routes[0] } else { routes[7] };
+            let stays = STAYS.map(|index| routes[index]).into_iter().find(|stays| stays.contains(address));
+            let stays = stays.expect("one that stays holds every address");
             assert!(route.len() >= stays.len(), "{route} is hidden by {stays}");
         }
         rounds += 1;
@@ -595,15 +749,54 @@ impl Drop for StopAtEnd<'_> {
 }
 
 #[test]
-fn two_readers_in_a_storm_of_updates_see_old_or_new_answers_only() {
-    // Little room, so that each block is used again and again.
-    let mut writer = small::<u32, Writer4>(if cfg!(miri) { 2 << 10 } else { 32 << 10 });
-    for (index, stays) in [(0, STORM[0]), (7, STORM[7])] {
-        writer.insert(0, v4(stays), value(4 * index + 1)).unwrap();
+fn two_readers_in_a_storm_of_ipv4_updates_see_old_or_new_answers_only() {
+    let routes = [
+        "192.0.0.0/8",
+        "192.0.2.0/24",
+        "192.0.2.64/26",
+        "192.0.2.77/32",
+        "192.0.2.200/32",
+        "192.0.0.0/15",
+        "192.0.3.0/24",
+        "198.51.0.0/16",
+        "198.51.100.0/25",
+        "198.51.100.1/32",
+        "198.51.100.2/32",
+        "192.0.2.192/27",
+    ];
+    let storm = Storm { routes: routes.map(v4), counter: ["203.0.113.9/32", "203.0.113.0/24"].map(v4) };
+    rages::<u32, Writer4>(&storm, if cfg!(miri) { 2 << 10 } else { 32 << 10 });
+}
+
+#[test]
+fn two_readers_in_a_storm_of_ipv6_updates_see_old_or_new_answers_only() {
+    let routes = [
+        "2001:d00::/24",
+        "2001:db8::/32",
+        "2001:db8:0:4000::/50",
+        "2001:db8:0:4000::77/128",
+        "2001:db8::c8/128",
+        "2001:d80::/25",
+        "2001:db9::/32",
+        "2001:e00::/26",
+        "2001:e02::/57",
+        "2001:e02::1/128",
+        "2001:e02::2/128",
+        "2001:db8:0:c000::/90",
+    ];
+    let storm = Storm { routes: routes.map(v6), counter: ["2001:f00::9/128", "2001:f00::/48"].map(v6) };
+    rages::<u128, Writer6>(&storm, if cfg!(miri) { 4 << 10 } else { 64 << 10 });
+}
+
+/// With little room, so that each block is used again and again.
+fn rages<A: Address + Neighbours, T: Table<A>>(storm: &Storm<A>, bytes: usize) {
+    let mut writer = small::<A, T>(bytes);
+    for index in STAYS {
+        writer.insert(0, storm.routes[index], value(4 * index as u16 + 1)).unwrap();
     }
-    let counter = v4("203.0.113.9/32");
-    writer.insert(0, v4("203.0.113.0/24"), value(1)).unwrap();
-    writer.insert(0, counter, value(1)).unwrap();
+    for prefix in storm.counter {
+        writer.insert(0, prefix, value(1)).unwrap();
+    }
 
     let epoch = AtomicU64::new(0);
     let seen = [AtomicU64::new(0), AtomicU64::new(0)];
@@ -614,7 +807,7 @@ fn two_readers_in_a_storm_of_updates_see_old_or_new_answers_only() {
             let (reader, epoch, seen, stop) = (writer.reader(), &epoch, &seen[index], &stop);
             scope.spawn(move || {
                 // A failed reader must not leave the writer waiting for it.
-                let result = std::panic::catch_unwind(|| read(&reader, epoch, seen, stop));
+                let result = std::panic::catch_unwind(AssertUnwindSafe(|| read(storm, &reader, epoch, seen, stop)));
                 while !stop.load(Acquire) {
                     seen.store(epoch.load(Acquire), Release);
                     thread::yield_now();
@@ -627,21 +820,21 @@ fn two_readers_in_a_storm_of_updates_see_old_or_new_answers_only() {
         let mut random = 1_u32;
         for round in 0..if cfg!(miri) { 300 } else { 30_000_u32 } {
             random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            let index = (random >> 16) as usize % STORM.len();
-            let prefix = v4(STORM[index]);
-            let stays = index == 0 || index == 7;
+            let index = (random >> 16) as usize % storm.routes.len();
+            let prefix = storm.routes[index];
+            let stays = STAYS.contains(&index);
             let goes = !stays && random >> 30 & 1 == 0;
             let number = value(4 * index as u16 + 1 + (random >> 28) as u16 % 4);
             let count = value(1 + (round / 2) as u16);
-            for (prefix, value) in [(prefix, (!goes).then_some(number)), (counter, Some(count))] {
+            for (prefix, value) in [(prefix, (!goes).then_some(number)), (storm.counter[0], Some(count))] {
                 let change = Change { vrf: 0, prefix, value };
-                if writer.apply([change]).is_err() {
+                if writer.apply(vec![change]).is_err() {
                     // All room waits for the readers: let them pass.
                     refused += 1;
                     let mark = writer.retire_mark();
                     wait_for(&epoch, &seen);
                     assert!(writer.reclaim(mark) > 0);
-                    writer.apply([change]).expect("the blocks came back");
+                    writer.apply(vec![change]).expect("the blocks came back");
                 }
             }
         }

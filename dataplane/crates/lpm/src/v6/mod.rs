@@ -107,6 +107,9 @@ const NODE: u32 = 1;
 const ARRAY: u32 = 2;
 const HOST: u32 = 3;
 const STRIDE_SHIFT: u32 = 2;
+const MOST_STRIDE: u32 = 8;
+/// The most entries of an array.
+const CELLS: usize = 1 << MOST_STRIDE;
 /// Where the line is, in octets from the beginning of the memory.
 const LINE: u32 = !63;
 

@@ -47,7 +47,7 @@ struct Array {
     /// The routes that are longer, by cell.
     cells: Box<[Option<Box<Region>>]>,
     /// One bit for each cell.
-    dirty: [u64; 4],
+    dirty: [u64; CELLS / 64],
     /// Cells that get one value.
     next: Vec<(usize, u32)>,
 }
@@ -165,19 +165,28 @@ impl Region {
                 routes.clone()
             }
             Body::Flat { routes, .. } => routes.clone(),
-            Body::Array(array) if array.is_fit_for(self.count) => {
+            Body::Array(array) => {
+                let is_fit = array.is_fit_for(self.count);
+                // Where there is no room for another shape, the one it has will do.
+                if !is_fit && let Ok(whole) = self.reshape(blocks, scratch, depth, end) {
+                    self.next = Some(Next::Whole(whole));
+                    return Ok(());
+                }
                 self.next = Some(Next::Cells);
+                let Body::Array(array) = &mut self.body else { unreachable!("it was one above") };
                 return array.rebuild(blocks, scratch, depth, end, (self.cover, cover));
-            }
-            Body::Array(_) => {
-                let mut routes = Vec::with_capacity(self.count);
-                self.gather(depth, end, &mut routes);
-                routes.sort_unstable_by_key(Route::order);
-                routes
             }
         };
         self.next = Some(Next::Whole(Self::build(routes, blocks, scratch, depth, end, cover)?));
         Ok(())
+    }
+
+    /// The same routes in the shape that suits them now.
+    fn reshape(&self, blocks: &mut Blocks, scratch: &mut Scratch, depth: u32, end: u128) -> Result<Box<Self>, Full> {
+        let mut routes = Vec::with_capacity(self.count);
+        self.gather(depth, end, &mut routes);
+        routes.sort_unstable_by_key(Route::order);
+        Self::build(routes, blocks, scratch, depth, end, self.next_cover)
     }
 
     /// Shows readers what was made, in the entry that points to the region.
@@ -313,7 +322,7 @@ impl Array {
             chosen_for: routes.len(),
             short: vec![0; 2 * count].into(),
             cells: (0..count).map(|_| None).collect(),
-            dirty: [0; 4],
+            dirty: [0; CELLS / 64],
             next: Vec::new(),
         };
         let mut by_cell = vec![Vec::new(); count];
@@ -557,7 +566,7 @@ fn set_sorted(routes: &mut Vec<Route>, prefix: Prefix6, new: u16) -> u16 {
 /// is one access less.
 fn stride(routes: &[Route], depth: u32) -> u32 {
     let most = MOST_STRIDE.min(128 - depth);
-    let mut counts = [0_u32; 1 << MOST_STRIDE];
+    let mut counts = [0_u32; CELLS];
     for route in routes {
         counts[(key(route.address(), depth) >> (32 - most)) as usize] += 1;
     }
@@ -594,4 +603,3 @@ fn bits((word, mut bits): (usize, u64)) -> impl Iterator<Item = usize> {
 const MOST_FLAT: usize = 256;
 /// Routes below which an array is given up.
 const LEAST_ARRAY: usize = 48;
-const MOST_STRIDE: u32 = 8;
