@@ -15,7 +15,7 @@ use dataplane::pipeline::Pipeline;
 use dataplane::qos::Shaper;
 use dataplane::stats::{Tally, Totals};
 use dataplane::tables::{Adjacencies, Adjacency, Locals, Port, PortKind, Ports, Resolution, Tables};
-use dataplane::tunnel::{Ends, Kind, Outer, Tunnel, Tunnels, Vxlan};
+use dataplane::tunnel::{Ends, Identification, Kind, Outer, Tunnel, Tunnels, Vxlan};
 use etherparse::PacketBuilder;
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -173,7 +173,7 @@ impl Rig {
 
     fn timed(&mut self, stage: Stage) -> Result<Duration, Exit> {
         let Self { batch, tables, .. } = self;
-        let mut identification = 0;
+        let mut identification = Identification::default();
         let rewrite = tables.adjacencies.rewrite(AdjacencyId(1)).ok_or(Exit::Drop(DropReason::NoRoute))?;
         let start = Instant::now();
         match stage {

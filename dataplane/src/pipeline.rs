@@ -11,7 +11,7 @@ use crate::packet::{Batch, Exits, Origin, PortId, Time, Traits, TunnelId};
 use crate::qos::Shaper;
 use crate::stats::Tally;
 use crate::tables::Tables;
-use crate::tunnel;
+use crate::tunnel::{self, Identification};
 
 /// One worker's page: its queues, its counters, and what left in this round.
 pub struct Pipeline {
@@ -21,20 +21,14 @@ pub struct Pipeline {
     pub shaper: Shaper,
     /// Counters.
     pub tally: Tally,
-    /// Numbers outer IPv4 packets that may be fragmented.
-    identification: u16,
+    /// Numbers outer IPv4 packets that may be fragmented. With several workers, each has its own share.
+    pub identification: Identification,
 }
 
 impl Pipeline {
     /// With empty queues.
     pub fn new(shaper: Shaper, tally: Tally) -> Self {
-        Self { exits: Exits::new(), shaper, tally, identification: 0 }
-    }
-
-    /// The first number of outer packets that may be fragmented. Workers start apart: between two hosts a number must not
-    /// be used again while fragments are about (RFC 6864 §4.3).
-    pub const fn number_from(&mut self, first: u16) {
-        self.identification = first;
+        Self { exits: Exits::new(), shaper, tally, identification: Identification::default() }
     }
 
     /// What a port received: as far as the queue it will wait in.

@@ -4,10 +4,12 @@
 //! of [`Kind`] and its arms. Nothing here knows of queues or of ports' drivers.
 
 mod encap;
+mod identification;
 mod outer;
 mod vxlan;
 
 pub use encap::apply;
+pub use identification::Identification;
 pub use outer::{Ends, Outer};
 pub use vxlan::Vxlan;
 

@@ -10,6 +10,7 @@ use crate::qos::{QUEUE_LIMIT, Shaper};
 use crate::slow::{Limiter, Slow, Wanted};
 use crate::stats::{Page, Tally};
 use crate::tables::{Published, Tables};
+use crate::tunnel::Identification;
 use crate::worker::{Command, Doorbell, Lane, Outbound, Worker};
 use std::io;
 use std::net::IpAddr;
@@ -139,7 +140,7 @@ impl Team {
             let slow = Slow::new(errors, (*outlets).clone(), wanted_by_slow);
             let stock = Stock::new(umem.pool(POOL.0, POOL.1), BOXES);
             let mut pipeline = Pipeline::new(Shaper::new(ports, QUEUE_LIMIT), tally);
-            pipeline.number_from((at * 65_536 / count) as u16);
+            pipeline.identification = Identification::of(at, count);
             let mut worker = Worker::new(stock, pipeline, slow, tables.reader());
             outbound.into_iter().for_each(|outbound| worker.cross_to(outbound));
             inbound.into_iter().for_each(|ring| worker.cross_from(ring));

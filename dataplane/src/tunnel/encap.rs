@@ -1,5 +1,6 @@
 //! Puts an adjacency's headers before a packet. Does not know which tunnel, or whether any.
 
+use super::Identification;
 use crate::packet::{DropReason, Exit, Family, FlowHash, Packet};
 use wire::checksum::Sum;
 use wire::{Be16, Be32, EtherType, Ethernet, Follows, Ipv4, Ipv6, Rewrite, Udp, header_mut, protocol};
@@ -10,7 +11,7 @@ use wire::{Be16, Be32, EtherType, Ethernet, Follows, Ipv4, Ipv6, Rewrite, Udp, h
 ///
 /// No room before the packet, which only one wrapped more often than any path does can lack.
 #[inline(always)]
-pub fn apply(rewrite: &Rewrite, packet: &mut Packet, identification: &mut u16) -> Result<(), Exit> {
+pub fn apply(rewrite: &Rewrite, packet: &mut Packet, identification: &mut Identification) -> Result<(), Exit> {
     let shape = Shape::of(rewrite);
     if shape.outer == 0 {
         apply_plain(rewrite, packet)
@@ -50,7 +51,12 @@ impl Shape {
 }
 
 #[inline(never)]
-fn apply_any(shape: Shape, rewrite: &Rewrite, packet: &mut Packet, identification: &mut u16) -> Result<(), Exit> {
+fn apply_any(
+    shape: Shape,
+    rewrite: &Rewrite,
+    packet: &mut Packet,
+    identification: &mut Identification,
+) -> Result<(), Exit> {
     apply_tunnel(shape, rewrite, packet, identification)
 }
 
@@ -94,7 +100,12 @@ const fn ethertype(family: Family) -> [u8; 2] {
 }
 
 #[inline(always)]
-fn apply_tunnel(shape: Shape, rewrite: &Rewrite, packet: &mut Packet, identification: &mut u16) -> Result<(), Exit> {
+fn apply_tunnel(
+    shape: Shape,
+    rewrite: &Rewrite,
+    packet: &mut Packet,
+    identification: &mut Identification,
+) -> Result<(), Exit> {
     let follows = shape.follows;
     // What is copied from the inner header, before anything is put over it.
     let inner = if follows.0 & (Follows::TTL | Follows::DF) != 0 { inner_fields(packet) } else { (0, false) };
@@ -162,7 +173,7 @@ fn fill_v4(
     tos: u8,
     total: usize,
     inner: (u8, bool),
-    identification: &mut u16,
+    identification: &mut Identification,
 ) {
     header.total_length = Be16::new(total as u16);
     header.tos |= tos;
@@ -176,9 +187,9 @@ fn fill_v4(
             header.fragment = Be16::new(Ipv4::DF);
             sum += u32::from(Ipv4::DF);
         } else if follows.has(Follows::IDENTIFICATION) {
-            *identification = identification.wrapping_add(1);
-            header.identification = Be16::new(*identification);
-            sum += u32::from(*identification);
+            let number = identification.take();
+            header.identification = Be16::new(number);
+            sum += u32::from(number);
         }
     }
     // RFC 1624 in its plain form: the fields were zero when the base sum was taken.
