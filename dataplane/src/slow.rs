@@ -133,7 +133,8 @@ impl Slow {
         pipeline.tally.dropped(reason, packet.ingress, packet.tunnel);
         if reason == DropReason::NeighbourUnresolved {
             // One that failed once may answer now.
-            self.hold.ask(packet.adjacency, packet.destination(), now);
+            let on_link = tables.adjacencies.at(packet.adjacency).resolution == Resolution::OnLink;
+            self.hold.ask_again(packet.adjacency, packet.destination(), on_link, now);
         }
         if let Some(owed) = reason.owes()
             && icmp::may_be_sent_about(&packet)

@@ -1,7 +1,7 @@
 //! Packets that wait for a neighbour's answer: a few, and not for long.
 
 use crate::packet::{AdjacencyId, DropReason, Exit, Exits, Packet, Time};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use sys::Wake;
@@ -15,14 +15,18 @@ const PATIENCE: u64 = Time::SECOND;
 
 /// How long a wish is not repeated, nanoseconds: packets for a neighbour that does not answer come by the million.
 const AGAIN: u64 = Time::SECOND;
-/// Wishes that are remembered for that long.
-const REMEMBERED: usize = 16;
+/// Wishes that are remembered for that long; when there are more, neighbours that failed are not asked for again.
+const REMEMBERED: usize = 256;
+
+/// A neighbour: an adjacency, and on a link also an address, since there every destination is one.
+type Key = (AdjacencyId, Option<IpAddr>);
 
 /// Tells control which neighbours to resolve.
 pub struct Wanted {
     to: Option<(Wishes, Arc<Wake>)>,
-    /// The last wishes, the oldest first.
-    recent: VecDeque<(AdjacencyId, IpAddr, Time)>,
+    /// Wished for since then.
+    recent: BTreeSet<Key>,
+    since: Time,
 }
 
 /// Adjacencies and the addresses that packets by them were for.
@@ -31,29 +35,39 @@ type Wishes = rtrb::Producer<(AdjacencyId, IpAddr)>;
 impl Wanted {
     /// Through a ring, with a bell for control.
     pub const fn new(ring: Wishes, bell: Arc<Wake>) -> Self {
-        Self { to: Some((ring, bell)), recent: VecDeque::new() }
+        Self { to: Some((ring, bell)), recent: BTreeSet::new(), since: Time(0) }
     }
 
     /// Nobody is told: in `replay`.
     pub const fn nobody() -> Self {
-        Self { to: None, recent: VecDeque::new() }
+        Self { to: None, recent: BTreeSet::new(), since: Time(0) }
     }
 
-    fn ask(&mut self, id: AdjacencyId, address: IpAddr, now: Time) {
+    fn ask(&mut self, key: Key, address: IpAddr, now: Time) {
         let Some((ring, bell)) = &mut self.to else { return };
-        while self.recent.front().is_some_and(|(.., at)| now.since(*at) >= AGAIN) {
-            self.recent.pop_front();
+        if now.since(self.since) >= AGAIN {
+            self.recent.clear();
         }
-        if self.recent.iter().any(|(of, to, _)| (*of, *to) == (id, address)) {
+        if self.recent.contains(&key) {
             return;
         }
         // Full: control is behind. The packet's sender will try again, and so shall we.
-        if ring.push((id, address)).is_ok() {
+        if ring.push((key.0, address)).is_ok() {
             bell.notify();
-            if self.recent.len() == REMEMBERED {
-                self.recent.pop_front();
+            if self.recent.is_empty() {
+                self.since = now;
             }
-            self.recent.push_back((id, address, now));
+            if self.recent.len() < REMEMBERED {
+                self.recent.insert(key);
+            }
+        }
+    }
+
+    /// The same for one that has failed.
+    fn ask_again(&mut self, key: Key, address: IpAddr, now: Time) {
+        let forgets = self.recent.len() >= REMEMBERED && now.since(self.since) < AGAIN;
+        if !forgets {
+            self.ask(key, address, now);
         }
     }
 }
@@ -63,8 +77,7 @@ type Waiting = VecDeque<(Box<Packet>, Time)>;
 
 /// All packets that wait, by the neighbour they wait for.
 pub struct Hold {
-    /// By adjacency, and on a link also by address: there, every destination is a neighbour.
-    waiting: BTreeMap<(AdjacencyId, Option<IpAddr>), Waiting>,
+    waiting: BTreeMap<Key, Waiting>,
     packets: usize,
     wanted: Wanted,
     /// No packet gives up before.
@@ -88,9 +101,9 @@ impl Hold {
         if self.packets == 0 { None } else { Some(self.earliest) }
     }
 
-    /// Has control ask for a neighbour again.
-    pub fn ask(&mut self, id: AdjacencyId, address: IpAddr, now: Time) {
-        self.wanted.ask(id, address, now);
+    /// Has control ask for a neighbour again that failed. `on_link`: it is the destination itself.
+    pub fn ask_again(&mut self, id: AdjacencyId, destination: IpAddr, on_link: bool, now: Time) {
+        self.wanted.ask_again((id, on_link.then_some(destination)), destination, now);
     }
 
     /// Takes a packet in. `on_link`: the neighbour that it waits for is its own destination.
@@ -112,7 +125,7 @@ impl Hold {
             Some(queue) => queue,
             None if neighbours >= NEIGHBOURS => return Err((packet, DropReason::HoldFull)),
             None => {
-                self.wanted.ask(id, destination, now);
+                self.wanted.ask(key, destination, now);
                 self.waiting.entry(key).or_default()
             }
         };

@@ -1,4 +1,6 @@
 use super::*;
+use crate::io::{Outlet, Outlets};
+use crate::slow::{Limiter, Slow};
 use crate::tables::{Adjacency, Resolution};
 use crate::testing::{CLIENT_MAC, LAN, LAN_MAC, WAN, World, ethernet, link, ready, to, udp_v4};
 use wire::EtherType;
@@ -127,7 +129,7 @@ fn asks_for_a_neighbour_once_a_second_and_says_nothing_when_control_is_behind() 
     let mut wanted = Wanted::new(wishes, Arc::clone(&bell));
     let address = |last: u8| IpAddr::from([203, 0, 113, last]);
     let mut ask = |last, now| {
-        wanted.ask(AdjacencyId(1), address(last), Time(now));
+        wanted.ask((AdjacencyId(1), Some(address(last))), address(last), Time(now));
         bell.drain()
     };
     assert!(ask(1, 5));
@@ -139,4 +141,50 @@ fn asks_for_a_neighbour_once_a_second_and_says_nothing_when_control_is_behind() 
     assert_eq!(asked.pop(), Ok((AdjacencyId(1), address(2))));
     assert!(!ask(1, 4 + Time::SECOND));
     assert!(ask(1, 5 + Time::SECOND));
+}
+
+/// Behind a router that fails, every packet may be for another host.
+#[test]
+fn packets_to_many_hosts_behind_a_neighbour_that_failed_are_one_wish() {
+    let mut world = World::new();
+    let (ring, mut wishes) = rtrb::RingBuffer::new(500);
+    let bell = Arc::new(Wake::new().expect("a descriptor is free"));
+    let mut outlets = Outlets::none();
+    outlets.set_host(Outlet::Virtual);
+    world.worker.slow = Slow::new(Limiter::new(1_000_000), outlets, Wanted::new(ring, Arc::clone(&bell)));
+    for last in 0..50 {
+        world.receive(ethernet(&udp_v4([10, 33, 0, last], b"failed")));
+    }
+    assert_eq!((unresolved(&world), wishes.slots(), bell.drain()), (50, 1, true));
+    world.receive(ethernet(&udp_v4([10, 33, 0, 99], b"failed")));
+    assert!(!bell.drain(), "not even the bell");
+    world.now = Time(world.now.0 + Time::SECOND);
+    world.receive(ethernet(&udp_v4([10, 33, 0, 99], b"failed")));
+    assert_eq!(wishes.pop().map(|wish| wish.0), Ok(AdjacencyId(to::FAILED)));
+    assert_eq!((wishes.slots(), bell.drain()), (1, true));
+    // On a link, each destination is a neighbour of its own.
+    for last in [100, 100, 101, 101] {
+        world.receive(to_stranger(last));
+    }
+    assert_eq!(wishes.slots(), 3);
+    world.now = Time(world.now.0 + 2 * Time::SECOND);
+    (0..2).for_each(|_| world.poll());
+    assert_eq!((wishes.slots(), world.totals().queued), (5, 0), "both again, since both have failed");
+}
+
+#[test]
+fn many_neighbours_that_fail_are_so_many_wishes_a_second_and_no_more() {
+    let bell = Arc::new(Wake::new().expect("a descriptor is free"));
+    let (ring, wishes) = rtrb::RingBuffer::new(4 * REMEMBERED);
+    let mut wanted = Wanted::new(ring, bell);
+    let address = IpAddr::from([203, 0, 113, 9]);
+    let mut ask = |now| {
+        for _ in 0..2 {
+            (0..2 * REMEMBERED as u32).for_each(|id| wanted.ask_again((AdjacencyId(id), None), address, now));
+        }
+        wishes.slots()
+    };
+    assert_eq!(ask(Time(7)), REMEMBERED);
+    assert_eq!(ask(Time(7 + Time::SECOND - 1)), REMEMBERED);
+    assert_eq!(ask(Time(7 + Time::SECOND)), 2 * REMEMBERED);
 }
