@@ -27,6 +27,8 @@ pub struct Lane {
     /// A tunnel's device: what comes from it has been routed by the kernel.
     pub injects: bool,
     /// Packets may be sent by it: not by a device, nor by a receive queue that has no send queue.
+    pub can_send: bool,
+    /// Packets are sent by it: the worker chooses one lane of each port.
     pub sends: bool,
     /// The driver has not said that its device is gone.
     pub alive: bool,
@@ -35,12 +37,12 @@ pub struct Lane {
 impl Lane {
     /// A queue of an interface.
     pub const fn interface(port: PortId, queue: u32, driver: Port) -> Self {
-        Self { port, queue, driver, injects: false, sends: true, alive: true }
+        Self { port, queue, driver, injects: false, can_send: true, sends: false, alive: true }
     }
 
     /// A tunnel's device.
     pub const fn device(port: PortId, driver: Port) -> Self {
-        Self { port, queue: 0, driver, injects: true, sends: false, alive: true }
+        Self { port, queue: 0, driver, injects: true, can_send: false, sends: false, alive: true }
     }
 }
 
@@ -173,14 +175,23 @@ impl Worker {
         }
     }
 
-    /// Polls this too from now on. Of the lanes of one port only the first sends: with two, one that is full would let
-    /// later packets of a flow overtake by the other.
-    pub fn open(&mut self, mut lane: Lane) {
-        lane.sends &= !self.lanes.iter().any(|other| other.port == lane.port && other.sends);
-        if lane.sends {
+    /// Polls this too from now on.
+    pub fn open(&mut self, lane: Lane) {
+        if lane.can_send {
             self.pipeline.shaper.open(lane.port);
         }
         self.lanes.push(lane);
+        self.choose_senders();
+    }
+
+    /// Of the lanes of one port only the first that can sends: with two, one that is full would let later packets of a
+    /// flow overtake by the other.
+    fn choose_senders(&mut self) {
+        for at in 0..self.lanes.len() {
+            let (before, lane) = self.lanes.split_at(at);
+            let chosen = before.iter().any(|other| other.sends && other.port == lane[0].port);
+            self.lanes[at].sends = self.lanes[at].can_send && !chosen;
+        }
     }
 
     /// A way to another worker. Packets take it once a port is said to be served there ([`Command::Cross`]).
@@ -278,6 +289,7 @@ impl Worker {
     fn close(&mut self, which: impl Fn(&Lane) -> bool, now: Time) {
         let (gone, kept) = mem::take(&mut self.lanes).into_iter().partition::<Vec<_>, _>(which);
         self.lanes = kept;
+        self.choose_senders();
         for mut lane in gone {
             self.pipeline.tally.port_lost(lane.port, lane.driver.losses());
             lane.driver.close(&mut self.stock);
@@ -294,7 +306,7 @@ impl Worker {
 
     /// Drops what waits for a port that nobody serves, neither here nor across a ring.
     fn shut(&mut self, port: PortId) {
-        let served = self.lanes.iter().any(|lane| lane.port == port && lane.sends)
+        let served = self.lanes.iter().any(|lane| lane.port == port && lane.can_send)
             || self.outbound.iter().any(|outbound| outbound.ports.contains(&port));
         if !served {
             self.pipeline.shaper.close(port, &mut self.pipeline.exits);

@@ -1,5 +1,5 @@
 use super::*;
-use crate::io::Memory;
+use crate::io::{Faults, Faulty, Memory};
 use crate::packet::{AdjacencyId, PuntReason, TunnelId};
 use crate::stats::{PortTotals, TunnelTotals};
 use crate::tables::{Adjacency, Resolution};
@@ -580,7 +580,7 @@ fn packets_that_cross_wake_the_other_worker_if_it_sleeps() {
 fn a_port_that_comes_back_is_crossed_to_again_though_its_receive_queue_here_went() {
     let mut world = World::new();
     let (mut crossed, _bell) = neighbour(&mut world);
-    let receives = || Lane { sends: false, ..Lane::interface(WAN, 1, Port::Memory(Memory::new())) };
+    let receives = || Lane { can_send: false, ..Lane::interface(WAN, 1, Port::Memory(Memory::new())) };
     let now = world.now;
     for _ in 0..2 {
         world.worker.obey(Command::Close(WAN), now);
@@ -609,4 +609,31 @@ fn of_a_ports_lanes_one_sends() {
     world.worker.obey(Command::Close(WAN), now);
     world.worker.open(Lane::interface(WAN, 1, Port::Memory(Memory::new())));
     assert_eq!(sends(&world), 1);
+}
+
+/// The numbers of the datagrams of a flow, in the order in which they were sent.
+fn numbers(frames: &[Vec<u8>]) -> Vec<u8> {
+    frames.iter().map(|frame| frame[ETHERNET + 28]).collect()
+}
+
+#[test]
+fn a_flow_keeps_its_order_when_one_of_the_ports_rings_is_full_and_when_it_goes() {
+    let mut world = World::new();
+    let now = world.now;
+    let never = Faults { jam: 1000, ..Faults::default() };
+    let jammed = Port::Faulty(Box::new(Faulty::new(Port::Memory(Memory::new()), never, 1)));
+    world.worker.obey(Command::Close(WAN), now);
+    world.worker.obey(Command::Open(Lane::interface(WAN, 0, jammed)), now);
+    world.worker.obey(Command::Open(Lane::interface(WAN, 1, Port::Memory(Memory::new()))), now);
+    for number in 0..3 {
+        world.receive(ethernet(&udp_v4(FAR_V4, &[number])));
+    }
+    assert_eq!(world.totals().queued, 3, "they wait for the queue that the flow takes");
+    // The first queue goes: what waits takes the other, all of it.
+    let first = world.worker.lanes.iter_mut().find(|lane| lane.port == WAN).expect("it was opened");
+    first.alive = false;
+    world.worker.close(|lane| !lane.alive, now);
+    world.receive(ethernet(&udp_v4(FAR_V4, &[3])));
+    assert_eq!(numbers(&world.sent(WAN)), [0, 1, 2, 3]);
+    world.assert_balance();
 }
