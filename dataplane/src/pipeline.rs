@@ -76,6 +76,7 @@ impl Pipeline {
 
     /// From another worker, which had no ring of the packets' port: they are bound already.
     pub fn resume(&mut self, batch: &mut Batch, now: Time) {
+        self.tally.crossed_in(batch.len() as u64);
         self.shaper.enqueue(batch, &mut self.exits, now);
     }
 

@@ -61,6 +61,8 @@ pub struct Page {
     forwarded: Counter,
     absorbed: Counter,
     queued: Counter,
+    crossed_out: Counter,
+    crossed_in: Counter,
     icmp_suppressed: Counter,
     drops: [Counter; DropReason::COUNT],
     punts: [Counter; PuntReason::COUNT],
@@ -90,6 +92,8 @@ impl Tally {
             forwarded: Counter::default(),
             absorbed: Counter::default(),
             queued: Counter::default(),
+            crossed_out: Counter::default(),
+            crossed_in: Counter::default(),
             icmp_suppressed: Counter::default(),
             drops: std::array::from_fn(|_| Counter::default()),
             punts: std::array::from_fn(|_| Counter::default()),
@@ -210,7 +214,17 @@ impl Tally {
         self.0.icmp_suppressed.add(1);
     }
 
-    /// How many packets wait now.
+    /// Packets went to another worker.
+    pub fn crossed_out(&mut self, packets: u64) {
+        self.0.crossed_out.add(packets);
+    }
+
+    /// Packets came from another worker.
+    pub fn crossed_in(&mut self, packets: u64) {
+        self.0.crossed_in.add(packets);
+    }
+
+    /// How many packets wait with this worker now.
     pub fn queued(&mut self, packets: u64) {
         self.0.queued.set(packets);
     }
@@ -256,7 +270,10 @@ impl Totals {
     /// Over all workers.
     pub fn of<'a>(pages: impl IntoIterator<Item = &'a Page>) -> Self {
         let mut totals = Self::default();
+        let (mut left, mut arrived) = (0_u64, 0);
         for page in pages {
+            left += page.crossed_out.read();
+            arrived += page.crossed_in.read();
             totals.received += page.received.read();
             totals.originated += page.originated.read();
             totals.forwarded += page.forwarded.read();
@@ -270,6 +287,8 @@ impl Totals {
                 *sum += counter.read();
             }
         }
+        // Read at different moments, fewer may seem to have left than arrived.
+        totals.queued += left.saturating_sub(arrived);
         totals
     }
 

@@ -230,6 +230,8 @@ pub struct World {
     pub tables: Tables,
     published: Published<Tables>,
     page: Arc<Page>,
+    /// Counters of workers that it exchanges packets with.
+    pub peers: Vec<Arc<Page>>,
     pub now: Time,
 }
 
@@ -297,7 +299,7 @@ impl World {
         worker.open(Lane::interface(LAN, 0, Driver::Memory(Memory::new())));
         worker.open(Lane::interface(WAN, 0, Driver::Memory(Memory::new())));
         worker.open(Lane::device(TAP, Driver::Memory(Memory::new())));
-        Self { worker, tables, published, page, now: Time(Time::SECOND) }
+        Self { worker, tables, published, page, peers: Vec::new(), now: Time(Time::SECOND) }
     }
 
     /// What the worker reads from its next round on.
@@ -334,9 +336,9 @@ impl World {
         }
     }
 
-    /// Where the packets are.
+    /// Where the packets are, of all workers.
     pub fn totals(&self) -> Totals {
-        Totals::of([&*self.page])
+        Totals::of([&self.page].into_iter().chain(&self.peers).map(|page| &**page))
     }
 
     /// The counters.

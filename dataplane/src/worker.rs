@@ -122,14 +122,10 @@ impl Outbound {
             }
         }
         if sent != 0 {
+            pipeline.tally.crossed_out(sent as u64);
             self.bell.ring();
         }
         sent
-    }
-
-    /// Packets on their way.
-    fn waiting(&self) -> usize {
-        self.ring.buffer().capacity() - self.ring.slots()
     }
 }
 
@@ -227,6 +223,9 @@ impl Worker {
         }
         for ring in &mut self.inbound {
             receive_crossing(ring, &mut self.batch, &mut self.stock);
+            if self.batch.is_empty() {
+                continue;
+            }
             moved += self.batch.len();
             self.pipeline.resume(&mut self.batch, now);
         }
@@ -256,12 +255,11 @@ impl Worker {
         moved
     }
 
-    /// Everything that has come and not gone: in queues, held for neighbours, on the way to other workers, and sent
-    /// away in the last of settling's rounds.
+    /// Everything that has come and not gone: in queues, held for neighbours, and sent away in the last of settling's
+    /// rounds. What is on its way to another worker is counted by both, as it crosses: this one may sleep when it arrives.
     #[inline]
     fn count_waiting(&mut self) {
-        let crossing: usize = self.outbound.iter().map(Outbound::waiting).sum();
-        let waiting = self.pipeline.shaper.waiting() + self.slow.waiting() + self.pipeline.exits.len() + crossing;
+        let waiting = self.pipeline.shaper.waiting() + self.slow.waiting() + self.pipeline.exits.len();
         self.pipeline.tally.queued(waiting as u64);
     }
 
@@ -338,7 +336,7 @@ impl Worker {
             }
         }
         let deadline = now().0 + Time::SECOND;
-        while self.pipeline.shaper.waiting() != 0 && now().0 < deadline {
+        while (self.pipeline.shaper.waiting() != 0 || self.is_called()) && now().0 < deadline {
             self.poll(now());
         }
         self.close(|_| true, now());
@@ -351,10 +349,15 @@ impl Worker {
         }
     }
 
+    /// Whether packets from another worker are here.
+    fn is_called(&self) -> bool {
+        self.inbound.iter().any(|ring| !ring.is_empty())
+    }
+
     /// Sleeps until something can be received, control or another worker calls, or a held packet gives up.
     fn sleep(&mut self, waiter: &mut xsk::Waiter, bell: &Doorbell, now: Time) {
         bell.falls_asleep();
-        if self.inbound.iter().all(|ring| ring.is_empty()) {
+        if !self.is_called() {
             let fds = self.lanes.iter().filter_map(|lane| lane.driver.wait_on()).chain([(*bell.wake).as_fd()]);
             let patience = self.slow.deadline().map_or(LONGEST_SLEEP, |deadline| deadline.since(now).max(1_000_000));
             let patience = if self.pipeline.shaper.waiting() == 0 { patience } else { patience.min(SHORTEST_SLEEP) };

@@ -553,6 +553,7 @@ fn take(world: &mut World, crossed: &mut rtrb::Consumer<Packet>) -> usize {
         world.worker.stock.put(place);
         count += 1;
     }
+    world.worker.pipeline.tally.crossed_in(count as u64);
     count
 }
 
@@ -636,4 +637,26 @@ fn a_flow_keeps_its_order_when_one_of_the_ports_rings_is_full_and_when_it_goes()
     world.receive(ethernet(&udp_v4(FAR_V4, &[3])));
     assert_eq!(numbers(&world.sent(WAN)), [0, 1, 2, 3]);
     world.assert_balance();
+}
+
+/// The first of two workers may sleep by the time its packets arrive at the second.
+#[test]
+fn what_crosses_is_queued_until_it_arrives_and_not_until_its_sender_looks() {
+    let (mut near, mut far) = (World::new(), World::new());
+    let (ring, crossed) = rtrb::RingBuffer::new(8);
+    let bell = Arc::new(Doorbell::new(Arc::new(Wake::new().expect("a descriptor is free"))));
+    near.worker.cross_to(Outbound::new(1, ring, bell));
+    far.worker.cross_from(crossed);
+    near.peers.push(far.worker.pipeline.tally.page());
+    far.peers.push(near.worker.pipeline.tally.page());
+    let now = near.now;
+    near.worker.obey(Command::Close(WAN), now);
+    near.worker.obey(Command::Cross(WAN, 1), now);
+    (0..3).for_each(|_| near.put(LAN, ethernet(&udp_v4(FAR_V4, b"x"))));
+    near.poll();
+    assert_eq!((near.totals().queued, near.totals().forwarded), (3, 0));
+    assert!(near.totals().balances());
+    far.poll();
+    assert_eq!((far.sent(WAN).len(), near.totals().queued, near.totals().forwarded), (3, 0, 3));
+    assert!(near.totals().balances());
 }
