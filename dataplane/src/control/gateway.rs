@@ -206,7 +206,7 @@ impl Gateway {
         };
         let mut gateway = Self {
             plan: Plan::default(),
-            interfaces: Interfaces::new(umem),
+            interfaces: Interfaces::new(umem, sockets),
             neighbours: Neighbours::default(),
             config,
             mirror,

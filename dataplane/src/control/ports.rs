@@ -63,6 +63,16 @@ pub enum PortError {
         /// Why.
         source: XdpError,
     },
+    /// More queues than packet memory was made for at the start, by far.
+    #[error(
+        "interface {name}: there is no packet memory for {queues} queues: restart penstock, or give it fewer by `ethtool -L {name}`"
+    )]
+    Memory {
+        /// Its name.
+        name: String,
+        /// How many it has.
+        queues: u32,
+    },
     /// Offloads.
     #[error(transparent)]
     Ethtool(#[from] ethtool::Error),
@@ -96,6 +106,8 @@ pub struct Attached {
 pub struct Interfaces {
     umem: Umem,
     pool: Pool,
+    /// Sockets that there is packet memory for.
+    room: usize,
     attached: BTreeMap<PortId, Attached>,
     offloads: Offloads,
     /// When the number of queues was last looked at.
@@ -149,11 +161,12 @@ impl fmt::Display for Fate<'_> {
 }
 
 impl Interfaces {
-    /// None attached. Sockets share the packet memory.
-    pub fn new(umem: Umem) -> Self {
+    /// None attached. Sockets share the packet memory, which is made for `room` of them.
+    pub fn new(umem: Umem, room: usize) -> Self {
         Self {
             umem,
             pool: umem.pool(256, 4096),
+            room,
             attached: BTreeMap::new(),
             offloads: Offloads::default(),
             looked: Instant::now(),
@@ -200,15 +213,27 @@ impl Interfaces {
                 self.detach(port, plan, xdp, team);
             }
             let Some((index, link)) = link.filter(|(_, link)| link.up) else { continue };
-            events.push(match self.attach(port, index, link, config, plan, xdp, team) {
+            match self.attach(port, index, link, config, plan, xdp, team) {
                 Ok(()) => {
-                    Ok(Fate { name: &interface.name, attached: &self.attached[&port], fallback: interface.fallback }
-                        .to_string())
+                    let attached = &self.attached[&port];
+                    let fate = Fate { name: &interface.name, attached, fallback: interface.fallback };
+                    events.push(Ok(fate.to_string()));
+                    let (room, sockets) = (self.room, self.sockets());
+                    if sockets > room {
+                        events.push(Ok(format!(
+                            "packet memory was made for {room} queues, and there are {sockets}: a restart makes more"
+                        )));
+                    }
                 }
-                Err(error) => Err(error),
-            });
+                Err(error) => events.push(Err(error)),
+            }
         }
         events
+    }
+
+    /// How many sockets there are.
+    fn sockets(&self) -> usize {
+        self.attached.values().map(|attached| attached.queues.receive as usize).sum()
     }
 
     fn detach(&mut self, port: PortId, plan: &Plan, xdp: &mut Xdp, team: &mut Team) {
@@ -237,6 +262,12 @@ impl Interfaces {
     ) -> Result<(), PortError> {
         let interface = &config.interfaces[port.index()];
         let name = || interface.name.clone();
+        let queues = queues(&interface.name, link);
+        // With twice as many sockets as planned each still has what the kernel holds of it. With more of them, nobody
+        // would receive anything.
+        if self.sockets() + queues.receive as usize > 2 * self.room {
+            return Err(PortError::Memory { name: name(), queues: queues.receive });
+        }
         let tagged = config.interfaces.iter().any(|other| other.parent.is_some_and(|(at, _)| at == port.index()));
         let generic = interface.mode == Mode::Generic;
         // A NIC strips the tags of all VLANs, also of those that are the host's own: these would enter as untagged.
@@ -256,7 +287,6 @@ impl Interfaces {
                 Err(source) => return Err(refuse(source)),
             },
         };
-        let queues = queues(&interface.name, link);
         let multi_buffer = needs_several_chunks(&self.umem, link);
         let mut why_copy = None;
         let mut zero_copy = true;
@@ -366,7 +396,7 @@ pub fn check(config: &Config, host: &Host) -> Result<(), PortError> {
 
 /// Queues as the driver groups them; what it does not say, from the link.
 pub fn queues(name: &str, link: &Link) -> Queues {
-    let channels = ethtool::facts(name).ok().and_then(|facts| facts.channels);
+    let channels = sys::ethtool::channels(name).ok();
     let (receive, send) = match channels {
         Some(channels) => (channels.combined + channels.rx, channels.combined + channels.tx),
         None => (link.rx_queues, link.tx_queues),
