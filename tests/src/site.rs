@@ -61,15 +61,17 @@ pub struct Plan {
     pub underlay: Underlay,
     /// MTU of all links, octets.
     pub mtu: u16,
-    /// Queues of the gateway's interfaces and the ends that face them.
-    pub queues: u16,
+    /// Queues of the gateway's interface to the LAN, and of the end that faces it.
+    pub lan_queues: u16,
+    /// The same of its interface to the underlay.
+    pub wan_queues: u16,
     /// Workers.
     pub workers: u16,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { underlay: Underlay::V4, mtu: 1500, queues: 1, workers: 1 }
+        Self { underlay: Underlay::V4, mtu: 1500, lan_queues: 1, wan_queues: 1, workers: 1 }
     }
 }
 
@@ -112,7 +114,8 @@ impl Site {
         let site = Self { plan, client, gateway, remote, server, lab };
         site.link_lan();
         site.link_wan();
-        let options = LinkOptions { mtu: plan.mtu, queues: 1 };
+        // A host that forwards sends by the queue that it received by: as many here, or the underlay has but one in use.
+        let options = LinkOptions { mtu: plan.mtu, queues: plan.wan_queues };
         site.lab.link((&site.remote, "site0"), (&site.server, "eth0"), options);
         site.address_server();
         site.make_far_end();
@@ -127,7 +130,7 @@ impl Site {
     /// The cable between client and gateway, with both ends' addresses and the client's routes.
     #[track_caller]
     pub fn link_lan(&self) {
-        let options = LinkOptions { mtu: self.plan.mtu, queues: self.plan.queues };
+        let options = LinkOptions { mtu: self.plan.mtu, queues: self.plan.lan_queues };
         self.lab.link((&self.client, "eth0"), (&self.gateway, "lan0"), options);
         for address in ["198.18.1.1/24", "198.18.3.1/24", "2001:db8:1::1/64"] {
             self.gateway.run(&format!("ip address add {address} dev lan0"));
@@ -142,7 +145,7 @@ impl Site {
     /// The cable between gateway and remote.
     #[track_caller]
     fn link_wan(&self) {
-        let options = LinkOptions { mtu: self.plan.mtu, queues: self.plan.queues };
+        let options = LinkOptions { mtu: self.plan.mtu, queues: self.plan.wan_queues };
         self.lab.link((&self.gateway, "wan0"), (&self.remote, "eth0"), options);
         for address in ["192.0.2.1/24", "2001:db8:f::1/64"] {
             self.gateway.run(&format!("ip address add {address} dev wan0"));

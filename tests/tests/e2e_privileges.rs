@@ -46,7 +46,7 @@ fn assert_least_privilege(gateway: &Penstock, workers: usize) {
 #[test]
 fn workers_may_nothing_and_control_what_it_needs() {
     require!();
-    let site = Site::new("caps", Plan { queues: 2, workers: 2, ..Plan::default() });
+    let site = Site::new("caps", Plan { lan_queues: 2, wan_queues: 2, workers: 2, ..Plan::default() });
     let gateway = site.start();
     assert_least_privilege(&gateway, 2);
     for (name, status) in threads(&gateway) {

@@ -156,7 +156,7 @@ fn a_second_gateway_is_refused_and_the_first_goes_on() {
 #[test]
 fn the_start_says_what_each_interface_is_and_show_agrees() {
     require!();
-    let site = Site::new("show", Plan { queues: 2, workers: 1, ..Plan::default() });
+    let site = Site::new("show", Plan { lan_queues: 2, wan_queues: 2, workers: 1, ..Plan::default() });
     let gateway = site.start();
     let log = gateway.log();
     for name in ["lan0", "wan0"] {

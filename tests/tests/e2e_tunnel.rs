@@ -119,7 +119,7 @@ fn frames_of_9000_octets_end_to_end() {
 #[test]
 fn two_workers_share_four_queues() {
     require!();
-    let site = Site::new("queues", Plan { queues: 4, workers: 2, ..Plan::default() });
+    let site = Site::new("queues", Plan { lan_queues: 4, wan_queues: 4, workers: 2, ..Plan::default() });
     let gateway = site.start();
     let [server, _] = site.servers();
     let [client, _] = site.clients();
