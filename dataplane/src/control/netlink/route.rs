@@ -332,15 +332,24 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the octets, there is an answer; and cut anywhere a message does not become another route.
+        /// Whatever the octets, there is an answer; and a message that is cut does not become another route.
         #[test]
-        fn rubbish_is_refused_without_a_panic(octets in prop::collection::vec(any::<u8>(), 0..200), cut in 0..100_usize) {
+        fn rubbish_is_refused_without_a_panic(
+            octets in prop::collection::vec(any::<u8>(), 0..200),
+            spoilt in prop::collection::vec((0..100_usize, any::<u8>()), 1..4),
+            cut in 0..100_usize,
+        ) {
             let _answer = (route(&octets), next_hop(&octets));
-            let whole = two_hops();
+            let mut whole = two_hops();
             if let Ok(Some(Found { key, route, .. })) = route(&whole[..cut.min(whole.len())]) {
                 prop_assert!(route.next_hops.len() <= 1);
                 prop_assert!(key.prefix.prefix_len() <= 24);
             }
+            for (at, octet) in spoilt {
+                let at = at % whole.len();
+                whole[at] = octet;
+            }
+            let _answer = (route(&whole), next_hop(&whole));
         }
     }
 }
