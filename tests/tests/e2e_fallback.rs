@@ -38,6 +38,19 @@ fn pins(site: &Site) -> Vec<PathBuf> {
     list("/sys/fs/bpf/penstock".into()).flat_map(|instance| list(instance.join(&number))).collect()
 }
 
+/// Removes, at the end of a test, what a killed gateway has left in bpffs: that outlives the namespaces too.
+struct Unpin<'a>(&'a Site);
+
+impl Drop for Unpin<'_> {
+    fn drop(&mut self) {
+        for pin in pins(self.0) {
+            // Whoever comes first; and a folder goes only when it is empty.
+            let _ = std::fs::remove_file(&pin);
+            pin.ancestors().skip(1).take(3).for_each(|folder| drop(std::fs::remove_dir(folder)));
+        }
+    }
+}
+
 fn runs_xdp(site: &Site, interface: &str) -> bool {
     site.gateway.run(&format!("ip -d link show {interface}")).contains("prog/xdp")
 }
@@ -46,6 +59,7 @@ fn runs_xdp(site: &Site, interface: &str) -> bool {
 fn with_fallback_drop_nothing_passes_a_killed_gateway_and_a_restart_takes_over() {
     require!("tcpdump");
     let (site, config) = tenant_site("drop");
+    let _unpin = Unpin(&site);
     let mut gateway = Penstock::start(&site.gateway, &config);
     assert!(gateway.log().contains("lan0: XDP in the driver"), "{}", gateway.log());
     assert!(gateway.log().contains("if Penstock dies, what is to be forwarded is dropped"), "{}", gateway.log());
@@ -81,6 +95,7 @@ fn with_fallback_drop_nothing_passes_a_killed_gateway_and_a_restart_takes_over()
 fn with_fallback_drop_a_clean_stop_gives_the_interface_back() {
     require!("tcpdump");
     let (site, config) = tenant_site("give-back");
+    let _unpin = Unpin(&site);
     let mut gateway = Penstock::start(&site.gateway, &config);
     until("the tunnel works", PATIENCE, || site.client.pings(SERVER[0], 56, ""));
     assert!(!site.plain_path_works(), "the other VRF's routes are not this one's");
@@ -98,6 +113,7 @@ fn with_fallback_drop_a_clean_stop_gives_the_interface_back() {
 fn with_fallback_drop_an_interface_that_is_made_again_is_kept_too() {
     require!();
     let (site, config) = tenant_site("kept");
+    let _unpin = Unpin(&site);
     let mut gateway = Penstock::start(&site.gateway, &config);
     let before = pins(&site);
     site.gateway.run("ip link del lan0");
