@@ -29,7 +29,7 @@ use std::net::IpAddr;
 const VRF: u16 = 1;
 const VRFS: u16 = 4;
 /// Destinations of a pattern.
-const DESTINATIONS: usize = 1 << 19;
+const DESTINATIONS: usize = 1 << 20;
 /// MiB that DPDK is given: four octets for each of 2²⁴ entries and half a million groups, and its list of routes.
 const HEAP_MIB: usize = 1024;
 
@@ -68,12 +68,12 @@ pub enum FibError {
     Cpu(#[from] io::Error),
 }
 
-/// Measures, and prints each figure when it is there.
+/// Measures, and prints each figure and puts it into `figures` when it is there.
 ///
 /// # Errors
 ///
-/// See [`FibError`].
-pub fn run(options: &Options) -> Result<Vec<Figure>, FibError> {
+/// See [`FibError`]; what was measured before is there.
+pub fn run(options: &Options, figures: &mut Vec<Figure>) -> Result<(), FibError> {
     let cpus = sys::affinity::available()?;
     // The first serves most interrupts.
     let (writer_cpu, reader_cpu) = (cpus[0], cpus[cpus.len() - 1]);
@@ -88,13 +88,12 @@ pub fn run(options: &Options) -> Result<Vec<Figure>, FibError> {
     };
     let huge = (memory_bytes("AnonHugePages:") - before) as f64 / (HEAP_MIB << 20) as f64;
     let rival_pages = format!("2 MiB: {:.0} %", huge * 100.0);
-    let mut run = Run { options, started, writer_cpu, reader_cpu, pages: "", rival_pages, figures: Vec::new() };
+    let mut run = Run { options, started, writer_cpu, reader_cpu, pages: "", rival_pages, figures };
     println!("{:<24} {:>12}  {:<10} {:>12} {:>7}  with AVX-512", "name", "lpm", "unit", "rte_fib", "ratio");
     let v4 = Prefix::new(0x0a00_0000, 8).expect("no host bits");
     run.family(&Tables { real: routes::internet_v4, hosts: routes::with_hosts_v4, private: (v4, 24) })?;
     let v6 = Prefix::new(0xfd00_u128 << 112, 16).expect("no host bits");
-    run.family(&Tables { real: routes::internet_v6, hosts: routes::with_hosts_v6, private: (v6, 64) })?;
-    Ok(run.figures)
+    run.family(&Tables { real: routes::internet_v6, hosts: routes::with_hosts_v6, private: (v6, 64) })
 }
 
 /// A family's tables.
@@ -114,7 +113,7 @@ struct Run<'a> {
     pages: &'static str,
     /// What of DPDK's heap is of large pages.
     rival_pages: String,
-    figures: Vec<Figure>,
+    figures: &'a mut Vec<Figure>,
 }
 
 impl Run<'_> {

@@ -86,11 +86,12 @@ fn report(target: &Path) -> Result<()> {
 }
 
 fn lpm(target: &Path, options: &fib::Options) -> Result<()> {
-    let figures = fib::run(options)?;
+    let mut figures = Vec::new();
+    let measured = fib::run(options, &mut figures);
     let path = target.join("bench/results.json");
     results::merge(&path, &figures)?;
     println!("written to {}", path.display());
-    Ok(())
+    Ok(measured?)
 }
 
 fn lab(target: &Path, rounds: usize, seconds: u64, sink: lab::Sink) -> Result<()> {

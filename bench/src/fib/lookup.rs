@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 pub const BATCH: usize = 64;
 /// How often all addresses are looked up in a slice of the hot loop, after once without the clock: the other side has had
 /// the caches, and its table may fill them.
-const PASSES: usize = 4;
+const PASSES: usize = 2;
 /// Packets between two readings of the clock in the packet loop: four batches.
 const TURN: usize = 256;
 /// Turns of a slice, after half as many without the clock.
@@ -54,18 +54,19 @@ impl<A: Rival> Contest<A> {
     ///
     /// An answer is wrong.
     pub fn hot(&mut self, addresses: &[A], rounds: usize) -> Result<Series, FibError> {
-        self.in_turns(addresses, rounds, |batches, lookup| {
-            (0..batches).for_each(&mut *lookup);
+        self.in_turns(addresses, rounds, |batches, side| {
+            (0..batches).for_each(|batch| side.look_up(batch));
             let start = Instant::now();
             for _ in 0..PASSES {
-                (0..batches).for_each(&mut *lookup);
+                (0..batches).for_each(|batch| side.look_up(batch));
             }
             start.elapsed().as_nanos() as f64 / (PASSES * batches * BATCH) as f64
         })
     }
 
     /// Lookups of these, where each packet's first 192 octets, out of 32 MiB of them, are read and written in between with
-    /// the clock stopped. So the table has to share the caches, as it does in a router.
+    /// the clock stopped. So the table has to share the caches, as it does in a router. The addresses are read with the
+    /// packets, as there.
     ///
     /// # Errors
     ///
@@ -73,16 +74,16 @@ impl<A: Rival> Contest<A> {
     pub fn between_packets(&mut self, addresses: &[A], rounds: usize) -> Result<Series, FibError> {
         let mut ring = PacketRing::new();
         let mut next = 0;
-        self.in_turns(addresses, rounds, |batches, lookup| {
+        self.in_turns(addresses, rounds, |batches, side| {
             let mut took: Vec<Duration> = Vec::with_capacity(TURNS);
             for turn in 0..TURNS + TURNS / 2 {
+                let turn_of = |at: usize| (next + at) % batches;
                 ring.touch(TURN);
+                (0..TURN / BATCH).for_each(|at| side.read(turn_of(at)));
                 let start = Instant::now();
-                for _ in 0..TURN / BATCH {
-                    lookup(next % batches);
-                    next += 1;
-                }
+                (0..TURN / BATCH).for_each(|at| side.look_up(turn_of(at)));
                 let elapsed = start.elapsed();
+                next += TURN / BATCH;
                 if turn >= TURNS / 2 {
                     took.push(elapsed);
                 }
@@ -92,12 +93,12 @@ impl<A: Rival> Contest<A> {
         })
     }
 
-    /// Ours, then each code of theirs, and so on. `slice` is given the number of batches and what looks one of them up.
+    /// Ours, then each code of theirs, and so on. `slice` is given the number of batches.
     fn in_turns(
         &mut self,
         addresses: &[A],
         rounds: usize,
-        mut slice: impl FnMut(usize, &mut dyn FnMut(usize)) -> f64,
+        mut slice: impl FnMut(usize, &mut dyn Side) -> f64,
     ) -> Result<Series, FibError> {
         let reader = self.writer.reader();
         let keys: Vec<A::Key> = addresses.iter().map(|address| address.key()).collect();
@@ -113,11 +114,7 @@ impl<A: Rival> Contest<A> {
         // The first round warms up.
         for round in 0..=rounds {
             let vrfs = black_box([VRF; BATCH]);
-            let mut values = [None; BATCH];
-            let ours = slice(batches, &mut |at| {
-                reader.lookup_batch(&vrfs, &addresses[at], &mut values);
-                black_box(&mut values);
-            });
+            let ours = slice(batches, &mut Ours::<A> { reader: &reader, vrfs, addresses, values: [None; BATCH] });
             if round > 0 {
                 series.ours.push(ours);
             }
@@ -125,11 +122,7 @@ impl<A: Rival> Contest<A> {
             for ((_, code), (_, slices)) in self.codes.iter().zip(&mut series.theirs) {
                 A::select(&mut theirs.fib, *code)?;
                 let (_, lookups) = A::split(&mut theirs.fib);
-                let mut next_hops = [0; BATCH];
-                let took = slice(batches, &mut |at| {
-                    A::look_up(&lookups, &keys[at], &mut next_hops);
-                    black_box(&mut next_hops);
-                });
+                let took = slice(batches, &mut Theirs::<A> { lookups, keys, next_hops: [0; BATCH] });
                 if round > 0 {
                     slices.push(took);
                 }
@@ -168,6 +161,49 @@ impl<A: Rival> Contest<A> {
             }
         }
         Ok(())
+    }
+}
+
+/// Who looks up, with what there is to look up.
+trait Side {
+    /// Reads the addresses of a batch.
+    fn read(&self, batch: usize);
+    /// Looks them up.
+    fn look_up(&mut self, batch: usize);
+}
+
+struct Ours<'a, A: Rival> {
+    reader: &'a A::Reader,
+    vrfs: [u16; BATCH],
+    addresses: &'a [[A; BATCH]],
+    values: [Option<Value>; BATCH],
+}
+
+impl<A: Rival> Side for Ours<'_, A> {
+    fn read(&self, batch: usize) {
+        black_box(self.addresses[batch]);
+    }
+
+    fn look_up(&mut self, batch: usize) {
+        self.reader.lookup_batch(&self.vrfs, &self.addresses[batch], &mut self.values);
+        black_box(&mut self.values);
+    }
+}
+
+struct Theirs<'a, A: Rival> {
+    lookups: A::Lookups<'a>,
+    keys: &'a [[A::Key; BATCH]],
+    next_hops: [u64; BATCH],
+}
+
+impl<A: Rival> Side for Theirs<'_, A> {
+    fn read(&self, batch: usize) {
+        black_box(self.keys[batch]);
+    }
+
+    fn look_up(&mut self, batch: usize) {
+        A::look_up(&self.lookups, &self.keys[batch], &mut self.next_hops);
+        black_box(&mut self.next_hops);
     }
 }
 
