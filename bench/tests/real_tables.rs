@@ -13,7 +13,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 /// Not the first, so that a table that forgets the VRF is found out.
 const VRF: u16 = 3;
-const LIMITS: Limits = Limits { vrfs: VRF + 2, bytes: 1 << 30 };
+
+/// As much room as there is by default.
+fn limits() -> Limits {
+    Limits { vrfs: VRF + 2, ..Limits::default() }
+}
 
 #[track_caller]
 fn check<A: Family>(reader: &A::Reader, routes: &[Route<A>]) {
@@ -41,7 +45,7 @@ fn changes<A: Family>(routes: &[Route<A>]) -> impl Iterator<Item = Change<A>> {
 
 /// Gives every route another next hop, all at once, and then again, while a reader asks for each of them.
 fn swap_under_a_reader<A: Family>(routes: &[Route<A>]) {
-    let mut writer = A::Writer::new(LIMITS).expect("address space is there");
+    let mut writer = A::Writer::new(limits()).expect("address space is there");
     let reader = writer.reader();
     let next = routes::scattered(routes);
     writer.apply(changes(routes)).expect("a full table fits");
@@ -88,7 +92,7 @@ fn withdrawals<A: Family>(routes: &[Route<A>]) -> impl Iterator<Item = Change<A>
 
 /// Loads a table, swaps it for another while nobody looks, and back, one route at a time.
 fn story<A: Family>(first: &[Route<A>], second: &[Route<A>]) {
-    let mut writer = A::Writer::new(LIMITS).expect("address space is there");
+    let mut writer = A::Writer::new(limits()).expect("address space is there");
     let reader = writer.reader();
 
     writer.apply(changes(first)).expect("a full table fits");

@@ -25,7 +25,7 @@ fn zipf<A: Family>(routes: &[Route<A>], count: usize) -> impl Iterator<Item = A>
 }
 
 fn reader<A: Family>(routes: &[Route<A>]) -> A::Reader {
-    let mut writer = A::Writer::new(Limits { bytes: 1 << 30, ..Limits::default() }).expect("address space is there");
+    let mut writer = A::Writer::new(Limits::default()).expect("address space is there");
     let changes = routes.iter().map(|&(prefix, value)| Change { vrf: 0, prefix, value: Some(value) });
     writer.apply(changes).expect("a full table fits");
     writer.reader()
