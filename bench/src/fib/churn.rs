@@ -83,6 +83,7 @@ fn per_change(start: Instant) -> f64 {
 pub fn load<A: Rival>(routes: &[Route<A>], started: Option<Started>, rounds: usize) -> Result<Series, FibError> {
     let mut series = Series::default();
     let mut their_rounds = Vec::new();
+    let groups = started.map(|started| Loaded::<A>::new(started, routes)).transpose()?.map(|loaded| loaded.groups);
     let ms = |took: Duration| took.as_secs_f64() * 1e3;
     for _ in 0..rounds {
         let mut writer = A::Writer::new(Limits { vrfs: VRFS, ..Limits::default() })?;
@@ -90,8 +91,8 @@ pub fn load<A: Rival>(routes: &[Route<A>], started: Option<Started>, rounds: usi
         writer.apply(changes(routes))?;
         series.ours.push(ms(start.elapsed()));
         drop(writer);
-        if let Some(started) = started {
-            their_rounds.push(ms(Loaded::<A>::new(started, routes)?.took));
+        if let (Some(started), Some(groups)) = (started, groups) {
+            their_rounds.push(ms(Loaded::<A>::with_groups(started, routes, groups)?.took));
         }
     }
     if started.is_some() {

@@ -88,9 +88,7 @@ rival!(u32, u32, Fib4, Writer4, Reader4, |address| address, |routes: &[Route<u32
 });
 // `rte_fib6` takes a route only where a group would be left for each further octet of its length, shared or not. How many
 // that makes depends on the order too.
-rival!(u128, [u8; 16], Fib6, Writer6, Reader6, u128::to_be_bytes, |routes: &[Route<u128>]| routes
-    .len()
-    .next_multiple_of(STEP));
+rival!(u128, [u8; 16], Fib6, Writer6, Reader6, u128::to_be_bytes, |routes: &[Route<u128>]| { routes.len() + 64 });
 
 /// A table of DPDK's with all routes in it.
 pub struct Loaded<A: Rival> {
@@ -98,15 +96,14 @@ pub struct Loaded<A: Rival> {
     pub fib: A::Fib,
     /// What its tables for lookups take: 2²⁴ entries, and the groups that it has to be given before it takes the routes.
     pub bytes: usize,
+    /// So many groups.
+    pub groups: usize,
     /// Time of adding the routes alone.
     pub took: Duration,
 }
 
-/// How much room is added for another attempt.
-const STEP: usize = 1 << 16;
-
 impl<A: Rival> Loaded<A> {
-    /// With the fewest groups that do, in steps of 65,536.
+    /// With the fewest groups that do, to within an eighth of the routes.
     ///
     /// # Errors
     ///
@@ -114,19 +111,26 @@ impl<A: Rival> Loaded<A> {
     pub fn new(started: Started, routes: &[Route<A>]) -> Result<Self, Error> {
         let mut groups = A::groups(routes);
         loop {
-            let width = if groups <= 32_767 { Width::Two } else { Width::Four };
-            let mut fib = A::fib(started, routes.len() + 1, groups, width)?;
-            let (mut changes, _) = A::split(&mut fib);
-            let start = Instant::now();
-            let added =
-                routes.iter().try_for_each(|&(prefix, value)| A::change(&mut changes, prefix, Some(value.as_u16())));
-            let took = start.elapsed();
-            drop(changes);
-            match added {
-                Ok(()) => return Ok(Self { fib, bytes: ((1 << 24) + groups * 256) * width.bytes(), took }),
-                Err(Error::Refused(_)) if groups < 1 << 20 => groups += STEP,
-                Err(error) => return Err(error),
+            match Self::with_groups(started, routes, groups) {
+                Err(Error::Refused(_)) if groups < 1 << 20 => groups += routes.len() / 8 + 64,
+                loaded_or_refused => return loaded_or_refused,
             }
         }
+    }
+
+    /// With so many groups.
+    ///
+    /// # Errors
+    ///
+    /// DPDK has no room for the table, or the table none for the routes.
+    pub fn with_groups(started: Started, routes: &[Route<A>], groups: usize) -> Result<Self, Error> {
+        let width = if groups <= 32_767 { Width::Two } else { Width::Four };
+        let mut fib = A::fib(started, routes.len() + 1, groups, width)?;
+        let (mut changes, _) = A::split(&mut fib);
+        let start = Instant::now();
+        routes.iter().try_for_each(|&(prefix, value)| A::change(&mut changes, prefix, Some(value.as_u16())))?;
+        let took = start.elapsed();
+        drop(changes);
+        Ok(Self { fib, bytes: ((1 << 24) + groups * 256) * width.bytes(), groups, took })
     }
 }
