@@ -89,7 +89,8 @@ pub fn run(options: &Options, figures: &mut Vec<Figure>) -> Result<(), FibError>
     let huge = (memory_bytes("AnonHugePages:") - before) as f64 / (HEAP_MIB << 20) as f64;
     let rival_pages = format!("2 MiB: {:.0} %", huge * 100.0);
     let mut run = Run { options, started, writer_cpu, reader_cpu, pages: "", rival_pages, figures };
-    println!("{:<24} {:>12}  {:<10} {:>12} {:>7}  with AVX-512", "name", "lpm", "unit", "rte_fib", "ratio");
+    let beside = if started.is_some() { "      rte_fib   ratio  with AVX-512" } else { "" };
+    println!("{:<24} {:>12}  {:<10}{beside}", "name", "lpm", "unit");
     let v4 = Prefix::new(0x0a00_0000, 8).expect("no host bits");
     run.family(&Tables { real: routes::internet_v4, hosts: routes::with_hosts_v4, private: (v4, 24) })?;
     let v6 = Prefix::new(0xfd00_u128 << 112, 16).expect("no host bits");
