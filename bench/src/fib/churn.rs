@@ -33,7 +33,7 @@ const WATCH: Duration = Duration::from_millis(100);
 pub fn update<A: Rival>(routes: &[Route<A>], started: Option<Started>, rounds: usize) -> Result<Series, FibError> {
     let mut writer = A::Writer::new(Limits { vrfs: VRFS, ..Limits::default() })?;
     writer.apply(changes(routes))?;
-    let mut theirs = started.map(|started| Loaded::<A>::new(started, routes)).transpose()?;
+    let mut theirs = started.map(|started| Loaded::<A>::for_changes(started, routes)).transpose()?;
     let mut order = routes.to_vec();
     Random::new(0xf1a9).shuffle(&mut order);
     let mut series = Series::default();
@@ -210,7 +210,7 @@ pub fn slowdown<A: Rival>(
     if let Some(started) = started {
         let keys: Vec<_> = addresses.iter().map(|address| address.key()).collect();
         let (batches, _) = keys.as_chunks::<BATCH>();
-        let mut loaded = Loaded::<A>::new(started, routes)?;
+        let mut loaded = Loaded::<A>::for_changes(started, routes)?;
         let (mut changes, lookups) = A::split(&mut loaded.fib);
         let mut next_hops = [0; BATCH];
         let mut at = 0;

@@ -118,6 +118,16 @@ impl<A: Rival> Loaded<A> {
         }
     }
 
+    /// With a quarter more, for changes: `rte_fib6` counts more groups when a route comes back than it did when that went.
+    ///
+    /// # Errors
+    ///
+    /// DPDK has no room for the table.
+    pub fn for_changes(started: Started, routes: &[Route<A>]) -> Result<Self, Error> {
+        let groups = Self::new(started, routes)?.groups;
+        Self::with_groups(started, routes, groups + groups / 4)
+    }
+
     /// With so many groups.
     ///
     /// # Errors
