@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::config::{Config, ConfigError, Fallback, Interface, Mode, Tunnel, TunnelGroup, TunnelKind, Via};
+use crate::config::{Config, ConfigError, Fallback, Interface, Mode, Tunnel, TunnelGroup, Via};
+use crate::tunnel::Kind;
 
 /// Reads and checks a file.
 pub fn check(path: impl AsRef<Path>) -> Result<Report, ConfigError> {
@@ -197,10 +198,16 @@ impl TunnelReport {
     fn new(config: &Config, tunnel: &Tunnel) -> Self {
         let mtu = config.inner_mtu(tunnel);
         let ipv6_fits = mtu >= IPV6_MTU;
-        let TunnelKind::Vxlan { vni, .. } = tunnel.kind;
+        let name = tunnel.kind.name();
+        let kind = match tunnel.kind {
+            Kind::Vxlan(vxlan) => format!("{name} {}", vxlan.vni),
+            Kind::Geneve(geneve) => format!("{name} {}", geneve.vni),
+            Kind::Gre(gre) => gre.key.map_or(name.to_owned(), |key| format!("{name} {key}")),
+            Kind::Ip(_) => name.to_owned(),
+        };
         Self {
             name: tunnel.name.clone(),
-            kind: format!("vxlan {vni}"),
+            kind,
             vrf: config.vrfs[tunnel.vrf].name.clone(),
             local: tunnel.local.to_string(),
             remote: tunnel.remote.to_string(),

@@ -28,9 +28,11 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::Deserialize;
-use wire::Vni;
 
 use source::Source;
+
+use crate::packet::Family;
+use crate::tunnel::Kind;
 
 pub use error::{ConfigError, Fault, FaultKind, Faults};
 pub use values::{LOCAL_DEVICE, ValueError};
@@ -167,7 +169,7 @@ pub struct Tunnel {
     /// Its name in this file, and that of its Linux device if it has addresses.
     pub name: String,
     /// The type, and what only that type has.
-    pub kind: TunnelKind,
+    pub kind: Kind,
     /// Outer source address. Unicast, of the same family as `remote`.
     pub local: IpAddr,
     /// Outer destination address. Unicast.
@@ -198,18 +200,6 @@ pub struct Tunnel {
     pub checksum: UdpChecksum,
     /// What inner source addresses are let in; `None` is any.
     pub allowed_sources: Option<Vec<IpNet>>,
-}
-
-/// The tunnel types, and what only one type has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TunnelKind {
-    /// RFC 7348: Ethernet in UDP.
-    Vxlan {
-        /// The network identifier.
-        vni: Vni,
-        /// UDP destination port, not zero; 4789 is IANA's.
-        port: u16,
-    },
 }
 
 /// How ECN is carried to the outer header (RFC 6040 §4.1).
@@ -477,11 +467,7 @@ impl Config {
 impl Tunnel {
     /// Octets that the tunnel puts before an inner IP packet, the outer IP header included.
     pub fn overhead(&self) -> u16 {
-        let ip = if self.local.is_ipv4() { 20 } else { 40 };
-        match self.kind {
-            // Outer UDP, VXLAN and the inner Ethernet header (RFC 7348 §5).
-            TunnelKind::Vxlan { .. } => ip + 8 + 8 + 14,
-        }
+        self.kind.overhead(Family::of(self.local))
     }
 }
 
@@ -514,5 +500,3 @@ const DEFAULT_MTU: u16 = 1500;
 const DEFAULT_CONTROL: &str = "/run/penstock/control.sock";
 const DEFAULT_ICMP_ERRORS_PPS: u32 = 1_000;
 const DEFAULT_TTL: u8 = 64;
-/// IANA's.
-const DEFAULT_VXLAN_PORT: u16 = 4789;

@@ -113,6 +113,21 @@ pub enum Family {
     V6,
 }
 
+impl Family {
+    /// Which IP an address is of.
+    pub const fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    /// For people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        }
+    }
+}
+
 /// Where a packet enters the page, and so what it has behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -204,6 +219,8 @@ pub struct Packet {
     pub origin: Origin,
     /// What else `parse` found.
     pub traits: Traits,
+    /// GENEVE options that it came with, in words of four octets; they stand before the frame's first octet.
+    pub options: u8,
 }
 
 const _: () = assert!(size_of::<Packet>() == 64);
@@ -229,6 +246,7 @@ impl Packet {
             tos: 0,
             origin: Origin::Port,
             traits: Traits(0),
+            options: 0,
         }
     }
 
@@ -272,6 +290,7 @@ impl Packet {
         self.tunnel = TunnelId::NONE;
         self.origin = Origin::Port;
         self.traits = Traits(if unfinished { Traits::UNFINISHED } else { 0 });
+        self.options = 0;
     }
 
     /// Copies the decisions about `other`, not its frame: for what is made from it.

@@ -52,7 +52,7 @@ impl Pipeline {
         batch.retain(&mut self.exits, |packet| {
             let adjacency = tables.adjacency(packet)?; // no route drops; our own address punts
             packet.decrement_ttl()?; // after the lookup: RFC 1812 §4.2.2.9
-            packet.fits(adjacency.mtu)?; // RFC 1191, 8201: or Fragment, or an error is owed
+            packet.fits(tables.mtu(packet, adjacency))?; // RFC 1191, 8201: or Fragment, or an error is owed
             packet.clamp_mss(tables.mss_mtu(packet, adjacency)); // RFC 6691
             packet.bind(adjacency)
         });

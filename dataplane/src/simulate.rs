@@ -74,7 +74,7 @@ impl Simulated {
         let mut outlets = Outlets::none();
         for (at, tunnel) in config.tunnels.iter().enumerate() {
             if !tunnel.addresses.is_empty() {
-                outlets.set_tunnel(TunnelId(at as u16), Outlet::Virtual);
+                outlets.set_tunnel(TunnelId(at as u16), Outlet::Virtual, tunnel.kind.ethernet());
             }
         }
         outlets.set_host(Outlet::Virtual);

@@ -98,7 +98,7 @@ impl Slow {
             Exit::Drop(reason) => self.drop(packet, reason, pipeline, stock, tables, now),
             Exit::Punt(reason) => self.punt(packet, reason, pipeline, stock),
             Exit::Fragment => {
-                let mtu = tables.adjacencies.at(packet.adjacency).mtu;
+                let mtu = tables.mtu(&packet, tables.adjacencies.at(packet.adjacency));
                 match fragment::cut(&packet, mtu, stock, &mut self.ready) {
                     Ok(count) => {
                         pipeline.tally.originated(count - 1);

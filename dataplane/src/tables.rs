@@ -14,7 +14,7 @@ pub use snapshot::{Published, Reader, published};
 
 use crate::fib::Fib;
 use crate::packet::{AdjacencyId, DropReason, Exit, FlowHash, Origin, Packet, PuntReason, Traits, TunnelId};
-use crate::tunnel::Tunnels;
+use crate::tunnel::{Kind, Tunnels};
 use wire::{Rewrite, protocol};
 
 /// A consistent view of everything that decides a packet's fate.
@@ -105,7 +105,7 @@ impl Tables {
     /// The way to the tunnel's other end is not there, or the packet does not fit.
     #[inline]
     pub fn inject(&self, packet: &mut Packet) -> Result<&Adjacency, Exit> {
-        let Some(Port { kind: PortKind::Tunnel { into, ethernet, .. }, vrf, .. }) = self.ports.get(packet.ingress)
+        let Some(Port { kind: PortKind::Tunnel { tunnel, into, ethernet }, vrf, .. }) = self.ports.get(packet.ingress)
         else {
             return Err(Exit::Drop(DropReason::NoRoute));
         };
@@ -113,6 +113,10 @@ impl Tables {
         packet.adjacency = *into;
         packet.vrf = *vrf;
         packet.read_own(*ethernet, &self.hash)?;
+        // The kernel's route may lead IPv4 to a tunnel that is for IPv6.
+        if !*ethernet && !self.tunnels.get(*tunnel).is_some_and(|tunnel| tunnel.kind.carries(packet.family)) {
+            return Err(Exit::Drop(DropReason::InnerType));
+        }
         let adjacency = self.adjacencies.at(*into);
         match adjacency.resolution {
             Resolution::Ready => match packet.fits(adjacency.mtu) {
@@ -127,6 +131,20 @@ impl Tables {
         }
     }
 
+    /// The largest packet that fits an adjacency as this one does: GENEVE options that go on with it take their room.
+    #[inline(always)]
+    pub fn mtu(&self, packet: &Packet, adjacency: &Adjacency) -> u16 {
+        if packet.options == 0 { adjacency.mtu } else { self.mtu_beside_options(packet, adjacency) }
+    }
+
+    #[cold]
+    fn mtu_beside_options(&self, packet: &Packet, adjacency: &Adjacency) -> u16 {
+        match self.tunnels.get(adjacency.tunnel).map(|tunnel| tunnel.kind) {
+            Some(Kind::Geneve(_)) => adjacency.mtu.saturating_sub(u16::from(packet.options) * 4),
+            _ => adjacency.mtu,
+        }
+    }
+
     /// The MTU that a TCP SYN's segments must fit, the smaller of the way in and the way out, where either is a
     /// tunnel that clamps; else 0.
     #[inline(always)]
@@ -138,7 +156,7 @@ impl Tables {
             Some(tunnel) => (tunnel.mtu, tunnel.clamp),
             None => (self.ports.get(packet.ingress).map_or(u16::MAX, |port| port.mtu), false),
         };
-        if clamp || adjacency.clamp { mtu.min(adjacency.mtu) } else { 0 }
+        if clamp || adjacency.clamp { mtu.min(self.mtu(packet, adjacency)) } else { 0 }
     }
 
     /// The headers for a packet that leaves its queue.

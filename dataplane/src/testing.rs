@@ -292,7 +292,7 @@ impl World {
         let page = tally.page();
         let mut outlets = Outlets::none();
         outlets.set_host(Outlet::Virtual);
-        outlets.set_tunnel(AWS_A, Outlet::Virtual);
+        outlets.set_tunnel(AWS_A, Outlet::Virtual, true);
         let slow = Slow::new(limiter, outlets, Wanted::nobody());
         let pipeline = Pipeline::new(Shaper::new(4, 256), tally);
         let mut worker = Worker::new(stock(), pipeline, slow, published.reader());

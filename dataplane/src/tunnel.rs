@@ -4,43 +4,109 @@
 //! of [`Kind`] and its arms. Nothing here knows of queues or of ports' drivers.
 
 mod encap;
+mod geneve;
+mod gre;
 mod identification;
+mod ip;
 mod outer;
 mod vxlan;
 
 pub use encap::apply;
+pub use geneve::Geneve;
+pub use gre::Gre;
 pub use identification::Identification;
+pub use ip::IpInIp;
 pub use outer::{Ends, Outer};
 pub use vxlan::Vxlan;
 
-use crate::hash::{QuickMap, QuickSet};
+use crate::hash::QuickMap;
 use crate::packet::{DropReason, Exit, Family, FlowHash, Packet, Traits, TunnelId, Vrf, is_link_local};
 use std::net::IpAddr;
-use wire::{Be16, Ecn, Ipv4, Ipv6, Mac, Octets, Rewrite, Udp, decapsulate, header_mut, protocol};
+use wire::{Be16, Ecn, Ethernet, Ipv4, Ipv6, Mac, Octets, Rewrite, Udp, decapsulate, header_mut, protocol};
+use zerocopy::IntoBytes;
 
 /// A type with what only it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// VXLAN (RFC 7348).
     Vxlan(Vxlan),
+    /// GENEVE (RFC 8926).
+    Geneve(Geneve),
+    /// GRE (RFC 2784, RFC 2890).
+    Gre(Gre),
+    /// IP in IP (RFC 2003, RFC 4213, RFC 2473).
+    Ip(IpInIp),
 }
 
 impl Kind {
+    /// The type as the configuration calls it.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Vxlan(_) => "vxlan",
+            Self::Geneve(_) => "geneve",
+            Self::Gre(_) => "gre",
+            Self::Ip(ip) => ip.name(),
+        }
+    }
+
     /// Octets put before an inner IP packet, outer IP header included.
     pub const fn overhead(&self, outer: Family) -> u16 {
         let ip = match outer {
             Family::V4 => Ipv4::SIZE,
             Family::V6 => Ipv6::SIZE,
         };
-        (ip + match self {
-            Self::Vxlan(_) => Vxlan::OVERHEAD,
-        }) as u16
+        let header = match self {
+            Self::Vxlan(_) => Vxlan::SIZE,
+            Self::Geneve(_) => Geneve::SIZE,
+            Self::Gre(gre) => gre.size(),
+            Self::Ip(_) => 0,
+        };
+        (ip + header + if self.ethernet() { Ethernet::SIZE } else { 0 }) as u16
     }
 
     /// Whether Ethernet frames are inside.
     pub const fn ethernet(&self) -> bool {
         match self {
             Self::Vxlan(_) => true,
+            Self::Geneve(geneve) => geneve.ethernet,
+            Self::Gre(gre) => gre.ethernet,
+            Self::Ip(_) => false,
+        }
+    }
+
+    /// Whether packets of this family can be inside.
+    pub const fn carries(&self, family: Family) -> bool {
+        match self {
+            Self::Vxlan(_) | Self::Geneve(_) | Self::Gre(_) => true,
+            Self::Ip(ip) => matches!((ip.inner, family), (Family::V4, Family::V4) | (Family::V6, Family::V6)),
+        }
+    }
+
+    /// Which IP is outside, if the type says so.
+    pub const fn outer(&self) -> Option<Family> {
+        match self {
+            Self::Vxlan(_) | Self::Geneve(_) | Self::Gre(_) => None,
+            Self::Ip(ip) => Some(ip.outer),
+        }
+    }
+
+    /// Outer protocol, and UDP destination port or 0.
+    pub const fn carrier(&self) -> (u8, u16) {
+        match self {
+            Self::Vxlan(vxlan) => (protocol::UDP, vxlan.port),
+            Self::Geneve(geneve) => (protocol::UDP, geneve.port),
+            Self::Gre(_) => (protocol::GRE, 0),
+            Self::Ip(ip) => (ip.protocol(), 0),
+        }
+    }
+
+    /// What tells this tunnel from others of its type between the same two ends.
+    pub const fn identifier(&self) -> u64 {
+        match self {
+            Self::Vxlan(vxlan) => vxlan.vni.value() as u64,
+            Self::Geneve(geneve) => geneve.vni.value() as u64,
+            Self::Gre(gre) => Gre::identifier(gre.key),
+            Self::Ip(_) => 0,
         }
     }
 
@@ -49,14 +115,81 @@ impl Kind {
     pub fn headers(&self, outer: &Outer, inner: Option<(Mac, Mac)>, rewrite: &mut Rewrite) {
         match self {
             Self::Vxlan(vxlan) => vxlan.headers(outer, inner, rewrite),
+            Self::Geneve(geneve) => geneve.headers(outer, inner, rewrite),
+            Self::Gre(gre) => gre.headers(outer, inner, rewrite),
+            Self::Ip(ip) => ip.headers(outer, rewrite),
         }
     }
 
-    /// What tells this tunnel from others between the same two ends.
-    const fn discriminator(&self) -> (u16, u32) {
+    const fn format(&self) -> Format {
         match self {
-            Self::Vxlan(vxlan) => (vxlan.port, vxlan.vni.value()),
+            Self::Vxlan(_) => Format::Vxlan,
+            Self::Geneve(_) => Format::Geneve,
+            Self::Gre(_) => Format::Gre,
+            Self::Ip(_) => Format::Ip,
         }
+    }
+}
+
+/// How what arrives from a tunnel's other end is read, whichever tunnel of this type it turns out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Vxlan,
+    Geneve,
+    Gre,
+    Ip,
+}
+
+impl Format {
+    /// Reads the header that starts `at` octets in.
+    #[inline(always)]
+    fn read(self, packet: &Packet, at: usize) -> Result<Found, Exit> {
+        match self {
+            Self::Vxlan => Vxlan::read(packet.frame.bytes(), at),
+            Self::Geneve => Geneve::read(packet.frame.bytes(), at),
+            Self::Gre => Gre::read(packet),
+            Self::Ip => Ok(IpInIp::read(packet.protocol)),
+        }
+    }
+
+    /// What a packet with an identifier of nobody's is dropped as.
+    const fn unknown(self) -> DropReason {
+        match self {
+            Self::Vxlan | Self::Geneve => DropReason::UnknownVni,
+            Self::Gre | Self::Ip => DropReason::UnknownKey,
+        }
+    }
+}
+
+/// What a received tunnel header says.
+struct Found {
+    /// Which tunnel between the two ends.
+    identifier: u64,
+    /// Octets of the header.
+    size: u16,
+    /// Words of options at its end.
+    options: u8,
+    /// What is behind it.
+    inside: Inside,
+}
+
+/// What a tunnel packet holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Inside {
+    /// An Ethernet frame.
+    Ethernet,
+    /// A bare IP packet.
+    Ip(Family),
+}
+
+/// Appends the inner Ethernet header, whose type follows the packet; without addresses the packet keeps its own.
+fn inner_ethernet(addresses: Option<(Mac, Mac)>, rewrite: &mut Rewrite) {
+    match addresses {
+        Some((destination, source)) => {
+            rewrite.push(Ethernet { destination, source, ethertype: Be16::new(0) }.as_bytes());
+            rewrite.ethertype = rewrite.count - 2;
+        }
+        None => rewrite.keep = 1,
     }
 }
 
@@ -85,16 +218,21 @@ pub struct Tunnel {
     pub addresses: Vec<IpAddr>,
 }
 
+/// The part of the demultiplexing key that says "a tunnel's", whichever it is: both ends, protocol, UDP port.
+type Between = (Ends, u8, u16);
+
 /// All tunnels, and how packets find theirs.
 #[derive(Clone, Debug, Default)]
 pub struct Tunnels {
     tunnels: Vec<Tunnel>,
+    /// One bit per protocol: of most packets this is all that is looked at.
+    protocols: [u64; 4],
     /// One bit per UDP port modulo 64: most UDP needs no more than a look at it.
     ports: u64,
-    /// The demultiplexing key: both ends, UDP port, identifier.
-    keys: QuickMap<(Ends, u16, u32), TunnelId>,
-    /// The part of it that says "a tunnel's", whatever the identifier.
-    between: QuickSet<(Ends, u16)>,
+    /// The demultiplexing key: both ends, protocol, UDP port, identifier.
+    keys: QuickMap<(Between, u64), TunnelId>,
+    /// How what arrives between two ends is read.
+    between: QuickMap<Between, Format>,
 }
 
 impl Tunnels {
@@ -102,10 +240,12 @@ impl Tunnels {
     pub fn new(tunnels: Vec<Tunnel>) -> Self {
         let mut all = Self::default();
         for (at, tunnel) in tunnels.iter().enumerate() {
-            let (port, identifier) = tunnel.kind.discriminator();
+            let (protocol, port) = tunnel.kind.carrier();
+            let between = (tunnel.ends, protocol, port);
+            all.protocols[usize::from(protocol / 64)] |= 1 << (protocol % 64);
             all.ports |= 1 << (port % 64);
-            all.keys.insert((tunnel.ends, port, identifier), TunnelId(at as u16));
-            all.between.insert((tunnel.ends, port));
+            all.keys.insert((between, tunnel.kind.identifier()), TunnelId(at as u16));
+            all.between.insert(between, tunnel.kind.format());
         }
         all.tunnels = tunnels;
         all
@@ -130,50 +270,55 @@ impl Tunnels {
     /// Drops what is a tunnel's but not valid; punts what is for the tunnel's device (ARP, groups).
     #[inline(always)]
     pub fn decap(&self, packet: &mut Packet, hash: &FlowHash) -> Result<(), Exit> {
-        if self.ports == 0 || packet.protocol != protocol::UDP {
+        if self.protocols[usize::from(packet.protocol / 64)] & 1 << (packet.protocol % 64) == 0 {
             return Ok(());
         }
-        self.decap_udp(packet, hash)
+        self.decap_ours(packet, hash)
     }
 
     #[inline]
-    fn decap_udp(&self, packet: &mut Packet, hash: &FlowHash) -> Result<(), Exit> {
+    fn decap_ours(&self, packet: &mut Packet, hash: &FlowHash) -> Result<(), Exit> {
         if packet.traits.has(Traits::FRAGMENT) {
             return self.refuse_fragment(packet);
         }
-        let l4 = usize::from(packet.l4);
-        let Some(udp) = packet.frame.bytes().header::<Udp>(l4) else { return Ok(()) };
-        let port = udp.destination.value();
-        if self.ports & 1 << (port % 64) == 0 {
-            return Ok(());
+        let mut at = usize::from(packet.l4);
+        let mut port = 0;
+        if packet.protocol == protocol::UDP {
+            let Some(udp) = packet.frame.bytes().header::<Udp>(at) else { return Ok(()) };
+            port = udp.destination.value();
+            if self.ports & 1 << (port % 64) == 0 {
+                return Ok(());
+            }
+            at += Udp::SIZE;
         }
-        let ends = Ends::of_received(packet);
-        if !self.between.contains(&(ends, port)) {
-            return Ok(());
+        let between = (Ends::of_received(packet), packet.protocol, port);
+        let Some(&format) = self.between.get(&between) else { return Ok(()) };
+        if packet.protocol == protocol::UDP {
+            verify_udp(packet)?;
         }
-        verify_udp(packet)?;
-        let octets = packet.frame.bytes();
-        let payload = l4 + Udp::SIZE;
-        // One type so far has UDP outside; a second will be told by its port.
-        let (vni, header) = Vxlan::read(octets, payload)?;
-        let Some(&id) = self.keys.get(&(ends, port, vni.value())) else {
-            return Err(Exit::Drop(DropReason::UnknownVni));
+        let found = format.read(packet, at)?;
+        let Some(&id) = self.keys.get(&(between, found.identifier)) else {
+            return Err(Exit::Drop(format.unknown()));
         };
-        self.enter(packet, id, payload + header, hash)
+        self.enter(packet, id, at, found, hash)
     }
 
-    /// The packet goes on as what is inside of tunnel `id`, which starts `at` octets in.
+    /// The packet goes on as what is inside of tunnel `id`, whose header starts `at` octets in.
     #[inline]
-    fn enter(&self, packet: &mut Packet, id: TunnelId, at: usize, hash: &FlowHash) -> Result<(), Exit> {
+    fn enter(&self, packet: &mut Packet, id: TunnelId, at: usize, found: Found, hash: &FlowHash) -> Result<(), Exit> {
         let Some(tunnel) = self.get(id) else { return Err(Exit::Drop(DropReason::UnknownVni)) };
         let outer = Ecn::of(packet.tos);
-        if !packet.frame.advance(at) {
+        if !packet.frame.advance(at + usize::from(found.size)) {
             return Err(Exit::Drop(DropReason::TunnelTruncated));
         }
         packet.tunnel = id;
         packet.vrf = tunnel.vrf;
         packet.traits = packet.traits.inner();
-        packet.enter_inner_ethernet(tunnel.mac, tunnel.has_device)?;
+        match found.inside {
+            Inside::Ethernet if tunnel.kind.ethernet() => packet.enter_inner_ethernet(tunnel.mac, tunnel.has_device)?,
+            Inside::Ip(family) if !tunnel.kind.ethernet() => packet.enter_inner_ip(family, tunnel.has_device)?,
+            _ => return Err(Exit::Drop(DropReason::InnerType)),
+        }
         packet.parse(hash)?;
         if let Some(allowed) = &tunnel.allowed_sources {
             let source = packet.source();
@@ -182,6 +327,7 @@ impl Tunnels {
                 return Err(Exit::Drop(DropReason::SpoofedSource));
             }
         }
+        packet.options = found.options;
         carry_ecn(packet, outer)
     }
 
@@ -189,13 +335,18 @@ impl Tunnels {
     /// is for the host, which drops them when it never sees the first.
     #[cold]
     fn refuse_fragment(&self, packet: &Packet) -> Result<(), Exit> {
-        let udp = packet.frame.bytes().header::<Udp>(packet.l4.into());
-        match udp.filter(|_| !packet.traits.has(Traits::LATER_FRAGMENT)) {
-            Some(udp) if self.between.contains(&(Ends::of_received(packet), udp.destination.value())) => {
-                Err(Exit::Drop(DropReason::OuterFragment))
-            }
-            _ => Ok(()),
+        if packet.traits.has(Traits::LATER_FRAGMENT) {
+            return Ok(());
         }
+        let mut port = 0;
+        if packet.protocol == protocol::UDP {
+            let Some(udp) = packet.frame.bytes().header::<Udp>(packet.l4.into()) else { return Ok(()) };
+            port = udp.destination.value();
+        }
+        if self.between.contains_key(&(Ends::of_received(packet), packet.protocol, port)) {
+            return Err(Exit::Drop(DropReason::OuterFragment));
+        }
+        Ok(())
     }
 }
 

@@ -337,6 +337,15 @@ pub fn from_site_a(payload: &[u8], change: impl FnOnce(&mut Ipv4Header)) -> Vec<
     frame
 }
 
+/// What site a sends behind its IPv4 header, of any protocol.
+pub fn from_site_a_as(protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let mut header = Ipv4Header::new(payload.len() as u16, 60, IpNumber(protocol), [198, 51, 100, 7], [192, 0, 2, 1])
+        .expect("it is short");
+    header.dont_fragment = true;
+    header.header_checksum = header.calc_header_checksum();
+    framed(MACS.wan, MACS.router, &[&header.to_bytes()[..], payload].concat())
+}
+
 /// What site b sends with this inner frame: VXLAN 5002 in UDP in IPv6.
 pub fn from_site_b(frame: &[u8]) -> Vec<u8> {
     let mut outer = Vec::new();

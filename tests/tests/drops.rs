@@ -12,8 +12,8 @@ use dataplane::worker::Command;
 use integration::frames::{decode, vxlan};
 use integration::require;
 use integration::scene::{
-    CHUNKS, CLIENT, LAN, MACS, SERVER, Scene, VNI, WAN, answer4, framed, from_client, from_site_a, inside, ipv4,
-    tagged, udp4, udp6,
+    CHUNKS, CLIENT, LAN, MACS, SERVER, Scene, VNI, WAN, answer4, framed, from_client, from_site_a, from_site_a_as,
+    inside, ipv4, tagged, udp4, udp6,
 };
 use std::sync::Arc;
 use sys::tun::{Kind, Tun};
@@ -53,6 +53,9 @@ fn provoke(reason: DropReason) -> Option<Scene> {
         TunnelTruncated => wan(from_site_a(&vxlan(VNI, &[])[..7], |_| {})),
         TunnelChecksum => wan(spoilt(&from_site_a(&vxlan(VNI, &inside(&answer4())), |_| {}), 100)),
         TunnelHeader => wan(from_site_a(&with(&vxlan(VNI, &inside(&answer4())), 0, 0), |_| {})),
+        CriticalOption => of_type(&geneve_with_option(0x80), 17),
+        UnknownKey => of_type(&[0x20, 0, 8, 0, 0, 0, 0, 9], 47),
+        InnerType => of_type(&[0x20, 0, 8, 6, 0, 0, 0, 8], 47),
         UnknownVni => wan(from_site_a(&vxlan(VNI + 9, &inside(&answer4())), |_| {})),
         NotOurMac => from_tunnel(&framed(MACS.far, MACS.far, &answer4())),
         SpoofedSource => from_tunnel(&inside(&ipv4(CLIENT, 20, |header| header.source = [198, 18, 66, 1]))),
@@ -116,6 +119,33 @@ const fn owed(reason: DropReason) -> Option<(u8, u8)> {
         PacketTooBig => Some((2, 0)),
         _ => None,
     }
+}
+
+/// Tunnels of other types beside the picture's.
+const TYPES: &str = r#"
+    [tunnel.geneve]
+    type = "geneve"
+    vni = 7
+    inner = "ip"
+    local = "192.0.2.1"
+    remote = "198.51.100.7"
+    [tunnel.gre]
+    type = "gre"
+    key = 8
+    local = "192.0.2.1"
+    remote = "198.51.100.7"
+"#;
+
+/// Site a sends this behind the outer IP header.
+fn of_type(payload: &[u8], protocol: u8) -> Scene {
+    given(Scene::with(TYPES, 1500, CHUNKS, |_| {}), WAN, from_site_a_as(protocol, payload))
+}
+
+/// UDP and GENEVE 7 with one option of this type, and nothing inside.
+fn geneve_with_option(kind: u8) -> Vec<u8> {
+    let udp = [0xc0, 0, 0x17, 0xc1, 0, 20, 0, 0];
+    let geneve = [1, 0x40, 8, 0, 0, 0, 7, 0];
+    [&udp[..], &geneve, &[1, 8, kind, 0]].concat()
 }
 
 fn given(mut scene: Scene, port: PortId, frame: Vec<u8>) -> Scene {

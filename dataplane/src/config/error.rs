@@ -252,16 +252,61 @@ pub enum FaultKind {
         first: usize,
     },
     /// Two tunnels that no received packet could tell apart.
-    #[error(
-        "tunnel {name:?}: has the same underlay_vrf, local, remote, port and vni as tunnel {other:?}, line {first}"
-    )]
+    #[error("tunnel {name:?}: has the same underlay_vrf, local, remote{more} as tunnel {other:?}, line {first}")]
     SameKey {
+        /// The second one.
+        name: String,
+        /// What else is the same.
+        more: &'static str,
+        /// The first one.
+        other: String,
+        /// The first one's line.
+        first: usize,
+    },
+    /// Two tunnels of different types whose packets arrive at one port.
+    #[error(
+        "tunnel {name:?}: has the same underlay_vrf, local, remote and port as tunnel {other:?}, line {first}, which is of \
+         another type; legal: another port"
+    )]
+    SamePort {
         /// The second one.
         name: String,
         /// The first one.
         other: String,
         /// The first one's line.
         first: usize,
+    },
+    /// A key that means nothing to a tunnel.
+    #[error("{key}: a tunnel {of} has none")]
+    NotOfTunnel {
+        /// The key.
+        key: &'static str,
+        /// Of which type, or with what inside.
+        of: String,
+    },
+    /// An outer address of the family that the tunnel's type has not outside.
+    #[error("{key} = \"{address}\": outside of a tunnel of type {kind:?} is {legal}")]
+    OuterFamily {
+        /// Which end's.
+        key: &'static str,
+        /// The address.
+        address: IpAddr,
+        /// The tunnel's type.
+        kind: &'static str,
+        /// What it should be.
+        legal: &'static str,
+    },
+    /// What a tunnel is given to carry and cannot.
+    #[error("{what}: tunnel {name:?} is of type {kind:?} and carries {legal} only")]
+    NotCarried {
+        /// An address or a route.
+        what: String,
+        /// The tunnel.
+        name: String,
+        /// Its type.
+        kind: &'static str,
+        /// What it carries.
+        legal: &'static str,
     },
     /// Ethernet inside, and no way to know the inner destination MAC.
     #[error("tunnel {name:?}: a tunnel with Ethernet inside needs remote_mac, or address to resolve it")]

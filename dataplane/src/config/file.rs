@@ -89,9 +89,11 @@ pub struct KernelRoutes {
 pub struct Tunnel {
     pub r#type: Given,
     pub vni: Given,
+    pub key: Given,
     pub local: Given,
     pub remote: Given,
     pub port: Given,
+    pub inner: Given,
     pub vrf: Given,
     pub underlay_vrf: Given,
     pub address: Given,
@@ -323,9 +325,7 @@ const LATER: &[(&str, &str, &str)] = &[
     (INTERFACE, "rate", "QoS"),
     (INTERFACE, "rpf", "reverse-path filter"),
     (INTERFACE, "policer", "policers"),
-    (TUNNEL, "key", "GRE"),
-    (TUNNEL, "inner", "GENEVE and GRE"),
-    (TUNNEL, "gwlb", "GENEVE"),
+    (TUNNEL, "gwlb", "Gateway Load Balancer mode"),
     (TUNNEL, "cap", "QoS"),
     (TUNNEL, "policer", "policers"),
 ];

@@ -15,12 +15,14 @@ use super::error::{Fault, FaultKind};
 use super::file::{self, File, Given, Named, Value};
 use super::list;
 use super::source::Source;
-use super::values::{self, ValueError};
+use super::values::{self, Type, ValueError};
 use super::{
-    Config, DEFAULT_ICMP_ERRORS_PPS, DEFAULT_TABLE, DEFAULT_TTL, DEFAULT_VXLAN_PORT, Df, EcnMode, Fallback, Gateway,
-    HashMode, Hop, Interface, KernelRoutes, Member, Mode, Neighbour, On, Place, Route, Tunnel, TunnelGroup, TunnelKind,
-    UdpChecksum, Via, Vrf, Workers,
+    Config, DEFAULT_ICMP_ERRORS_PPS, DEFAULT_TABLE, DEFAULT_TTL, Df, EcnMode, Fallback, Gateway, HashMode, Hop,
+    Interface, KernelRoutes, Member, Mode, Neighbour, On, Place, Route, Tunnel, TunnelGroup, UdpChecksum, Via, Vrf,
+    Workers,
 };
+use crate::tunnel::{Geneve, Gre, Kind, Vxlan};
+use wire::{Vni, protocol};
 
 /// Where what is in a [`Config`] was written: offsets into the file, in lists of the same order.
 #[derive(Default)]
@@ -50,6 +52,7 @@ pub struct TunnelPlace {
     pub remote: usize,
     pub mtu: Option<usize>,
     pub checksum: Option<usize>,
+    pub address: Option<usize>,
 }
 
 /// What several routes share.
@@ -362,17 +365,15 @@ impl Resolver<'_> {
         let at = (&*format!("tunnel {:?}", name.get_ref()), start(name));
         let r#type = self.need(at, "type", &table.r#type, ValueError::Type)?;
         // Of another type the keys mean something else, so there is no more to say.
-        self.parse("type", r#type, values::tunnel_type)?;
-        let vni = self.need(at, "vni", &table.vni, ValueError::Vni);
-        let vni = vni.and_then(|vni| self.parse("vni", vni, values::vni));
+        let r#type = self.parse("type", r#type, values::tunnel_type)?;
+        let kind = self.kind(at, r#type, table);
         let local_given = self.need(at, "local", &table.local, ValueError::Endpoint);
         let local = local_given.and_then(|local| self.parse("local", local, values::endpoint));
         let remote_given = self.need(at, "remote", &table.remote, ValueError::Endpoint);
         let remote = remote_given.and_then(|remote| self.parse("remote", remote, values::remote));
-        let port = self.get("port", &table.port, values::port).unwrap_or(DEFAULT_VXLAN_PORT);
         let rest = Tunnel {
             name: name.get_ref().clone(),
-            kind: TunnelKind::Vxlan { vni: vni.unwrap_or(ANY_VNI), port },
+            kind,
             local: local.unwrap_or(ANY_ADDRESS),
             remote: remote.unwrap_or(ANY_ADDRESS),
             vrf: self.vrf("vrf", &table.vrf),
@@ -395,8 +396,56 @@ impl Resolver<'_> {
             remote: remote_given.map_or(0, start),
             mtu: place(&table.mtu),
             checksum: place(&table.checksum),
+            address: place(&table.address),
         });
         Some(rest)
+    }
+
+    /// What only the type has; keys of other types are refused.
+    fn kind(&mut self, at: (&str, usize), r#type: Type, table: &file::Tunnel) -> Kind {
+        let kind = match r#type {
+            Type::Vxlan => {
+                Kind::Vxlan(Vxlan { vni: self.vni(at, table), port: self.udp_port(table, wire::Vxlan::PORT) })
+            }
+            Type::Geneve => Kind::Geneve(Geneve {
+                vni: self.vni(at, table),
+                port: self.udp_port(table, wire::Geneve::PORT),
+                ethernet: self.get("inner", &table.inner, values::inner).unwrap_or(true),
+            }),
+            Type::Gre => Kind::Gre(Gre {
+                key: self.get("key", &table.key, values::key),
+                ethernet: self.get("inner", &table.inner, values::inner).unwrap_or(false),
+            }),
+            Type::Ip(ip) => Kind::Ip(ip),
+        };
+        let udp = kind.carrier().0 == protocol::UDP;
+        let keys = [
+            ("vni", &table.vni, udp),
+            ("key", &table.key, matches!(kind, Kind::Gre(_))),
+            ("port", &table.port, udp),
+            ("checksum", &table.checksum, udp),
+            ("inner", &table.inner, matches!(kind, Kind::Geneve(_) | Kind::Gre(_))),
+        ];
+        let of_ethernet = [("mac", &table.mac), ("remote_mac", &table.remote_mac)];
+        let of_type = keys.into_iter().filter(|(_, _, has)| !has);
+        let of_type = of_type.map(|(key, given, _)| (key, given, format!("of type {:?}", kind.name())));
+        let of_ethernet = of_ethernet.into_iter().filter(|_| !kind.ethernet());
+        let of_ethernet = of_ethernet.map(|(key, given)| (key, given, "with IP inside".to_owned()));
+        for (key, given, of) in of_type.chain(of_ethernet) {
+            if let Some(at) = place(given) {
+                self.faults.push((at, FaultKind::NotOfTunnel { key, of }));
+            }
+        }
+        kind
+    }
+
+    fn vni(&mut self, at: (&str, usize), table: &file::Tunnel) -> Vni {
+        let vni = self.need(at, "vni", &table.vni, ValueError::Vni);
+        vni.and_then(|vni| self.parse("vni", vni, values::vni)).unwrap_or(ANY_VNI)
+    }
+
+    fn udp_port(&mut self, table: &file::Tunnel, default: u16) -> u16 {
+        self.get("port", &table.port, values::port).unwrap_or(default)
     }
 
     fn group(&mut self, name: &Spanned<String>, table: &file::TunnelGroup) -> TunnelGroup {
@@ -594,4 +643,4 @@ impl Resolver<'_> {
 
 /// Stand in for what was wrong; no `Config` with one is ever given out.
 const ANY_ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
-const ANY_VNI: wire::Vni = wire::Vni::new(0).expect("zero has 24 bits");
+const ANY_VNI: Vni = Vni::new(0).expect("zero has 24 bits");

@@ -11,8 +11,9 @@ use ipnet::IpNet;
 use super::error::{Fault, FaultKind};
 use super::resolve::{Faults, HopPlace, InterfacePlace, Places, ViaPlace};
 use super::source::Source;
-use super::{Config, Hop, On, Route, Tunnel, TunnelKind, UdpChecksum, Via};
-use crate::packet::is_link_local;
+use super::{Config, Hop, On, Route, Tunnel, UdpChecksum, Via};
+use crate::packet::{Family, is_link_local};
+use crate::tunnel::Kind;
 
 /// Finds everything that does not fit together: in the file, and in those of lists. Warnings go into the
 /// configuration.
@@ -193,16 +194,29 @@ impl Rules<'_> {
 
     /// A received packet belongs to the one tunnel that has its key.
     fn tunnel_keys(&mut self) {
-        let mut keys = HashMap::new();
+        let (mut keys, mut types) = (HashMap::new(), HashMap::new());
         for (index, tunnel) in self.config.tunnels.iter().enumerate() {
-            let TunnelKind::Vxlan { vni, port } = tunnel.kind;
-            let key = (tunnel.underlay_vrf, tunnel.local, tunnel.remote, port, vni);
-            if let Some(other) = keys.insert(key, index) {
+            let between = (tunnel.underlay_vrf, tunnel.local, tunnel.remote, tunnel.kind.carrier());
+            let more = match tunnel.kind {
+                Kind::Vxlan(_) | Kind::Geneve(_) => ", port and vni",
+                Kind::Gre(_) => " and key",
+                Kind::Ip(_) => " and type",
+            };
+            let fault = |other: usize| {
                 let first = self.source.line(self.places.tunnels[other].name);
-                let other = self.config.tunnels[other].name.clone();
-                let fault = FaultKind::SameKey { name: tunnel.name.clone(), other, first };
-                self.faults.push((self.places.tunnels[index].name, fault));
-            }
+                (tunnel.name.clone(), self.config.tunnels[other].name.clone(), first)
+            };
+            let first_type = *types.entry(between).or_insert(index);
+            let kind = if self.config.tunnels[first_type].kind.name() != tunnel.kind.name() {
+                let (name, other, first) = fault(first_type);
+                FaultKind::SamePort { name, other, first }
+            } else if let Some(other) = keys.insert((between, tunnel.kind.identifier()), index) {
+                let (name, other, first) = fault(other);
+                FaultKind::SameKey { name, more, other, first }
+            } else {
+                continue;
+            };
+            self.faults.push((self.places.tunnels[index].name, kind));
         }
     }
 
@@ -215,6 +229,17 @@ impl Rules<'_> {
             self.faults.push((place.remote, fault));
             return;
         }
+        if let Some(outer) = tunnel.kind.outer()
+            && outer != Family::of(tunnel.local)
+        {
+            let (address, kind, legal) = (tunnel.local, tunnel.kind.name(), outer.name());
+            self.faults.push((place.local, FaultKind::OuterFamily { key: "local", address, kind, legal }));
+            return;
+        }
+        if let Some(address) = tunnel.addresses.iter().find(|address| not_carried(tunnel, **address)) {
+            let what = format!("address = \"{address}\"");
+            self.faults.push((place.address.unwrap_or(place.name), cannot_carry(tunnel, what)));
+        }
         if tunnel.local == tunnel.remote {
             let first = self.source.line(place.local);
             let fault = FaultKind::OwnAddress { key: "remote", address: tunnel.remote, first };
@@ -222,7 +247,7 @@ impl Rules<'_> {
             return;
         }
         self.not_own(place.remote, "remote", tunnel.underlay_vrf, tunnel.remote);
-        if tunnel.remote_mac.is_none() && tunnel.addresses.is_empty() {
+        if tunnel.kind.ethernet() && tunnel.remote_mac.is_none() && tunnel.addresses.is_empty() {
             self.faults.push((place.name, FaultKind::NoRemoteMac { name: tunnel.name.clone() }));
         }
         if let (UdpChecksum::Zero, IpAddr::V6(_), Some(at)) = (tunnel.checksum, tunnel.local, place.checksum) {
@@ -380,6 +405,10 @@ impl Rules<'_> {
                 let (group, tunnel) = (group.name.clone(), tunnel.name.clone());
                 self.faults.push((place.on, FaultKind::GroupVrf { group, tunnel, its, ours }));
             }
+            if not_carried(tunnel, route.prefix) {
+                let what = format!("group = {:?}: prefix \"{}\"", group.name, route.prefix);
+                self.faults.push((place.on, cannot_carry(tunnel, what)));
+            }
             if let Some(mtu) = too_small(tunnel, route.prefix) {
                 let (group, tunnel) = (group.name.clone(), tunnel.name.clone());
                 self.faults.push((place.on, FaultKind::GroupMtu { group, tunnel, mtu, what: route.prefix }));
@@ -393,6 +422,9 @@ impl Rules<'_> {
             Via::Group(group) => return self.members(route, group, place),
             Via::Tunnel { tunnel, next_hop } => {
                 let tunnel = &self.config.tunnels[tunnel];
+                if not_carried(tunnel, route.prefix) {
+                    self.faults.push((place.on, cannot_carry(tunnel, format!("prefix \"{}\"", route.prefix))));
+                }
                 if let Some(mtu) = too_small(tunnel, route.prefix) {
                     self.faults.push((place.on, FaultKind::MtuTooSmallForIpv6 { mtu, what: route.prefix }));
                 }
@@ -446,6 +478,12 @@ impl Rules<'_> {
                 On::Interface(index) => (&self.config.interfaces[index].name, self.config.interfaces[index].vrf),
                 On::Tunnel(index) => (&self.config.tunnels[index].name, self.config.tunnels[index].vrf),
             };
+            if let On::Tunnel(index) = neighbour.on
+                && !self.config.tunnels[index].kind.ethernet()
+            {
+                let fault = FaultKind::NotOfTunnel { key: "neighbour", of: "with IP inside".to_owned() };
+                self.faults.push((*at, fault));
+            }
             if let Some(first) = known.insert((neighbour.on, neighbour.address), *at) {
                 let (address, first) = (neighbour.address, self.source.line(first));
                 self.faults.push((*at, FaultKind::SameNeighbour { address, on: name.clone(), first }));
@@ -453,6 +491,16 @@ impl Rules<'_> {
             self.not_own(*at, "address", vrf, neighbour.address);
         }
     }
+}
+
+/// Whether what an address or prefix stands for cannot be inside a tunnel.
+fn not_carried(tunnel: &Tunnel, prefix: IpNet) -> bool {
+    !tunnel.kind.carries(Family::of(prefix.addr()))
+}
+
+fn cannot_carry(tunnel: &Tunnel, what: String) -> FaultKind {
+    let legal = if tunnel.kind.carries(Family::V4) { Family::V4 } else { Family::V6 }.name();
+    FaultKind::NotCarried { what, name: tunnel.name.clone(), kind: tunnel.kind.name(), legal }
 }
 
 /// The MTU of a tunnel that does not carry what the prefix is for.

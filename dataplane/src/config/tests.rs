@@ -3,6 +3,7 @@
 mod faults;
 mod lists;
 mod properties;
+mod tunnels;
 
 use super::*;
 
@@ -218,7 +219,7 @@ fn every_key_arrives_where_it_belongs() {
     assert_eq!(config.kernel_routes, [bgp, KernelRoutes { table: 254, vrf: 0, protocols: Some(vec![]) }]);
     let tunnel = Tunnel {
         name: "t".into(),
-        kind: TunnelKind::Vxlan { vni: Vni::new(16_777_215).unwrap(), port: 8472 },
+        kind: Kind::Vxlan(crate::tunnel::Vxlan { vni: wire::Vni::new(16_777_215).unwrap(), port: 8472 }),
         local: ip("2001:db8::1"),
         remote: ip("2001:db8::2"),
         vrf: 2,

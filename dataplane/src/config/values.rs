@@ -10,7 +10,8 @@ use wire::Vni;
 
 use super::file::Value;
 use super::{Config, Df, EcnMode, Fallback, HashMode, Mode, Protocol, UdpChecksum, Workers};
-use crate::packet::is_link_local;
+use crate::packet::{Family, is_link_local};
+use crate::tunnel::IpInIp;
 
 /// What would have been legal where something else was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -72,10 +73,12 @@ pub enum ValueError {
     Endpoint,
     #[error("\"any\" is only for GENEVE with gwlb and WireGuard; legal: a unicast IPv4 or IPv6 address")]
     AnyEndpoint,
-    #[error("legal: \"vxlan\"")]
+    #[error("legal: {}", words(TYPES))]
     Type,
-    #[error("not supported by this version; legal: \"vxlan\"")]
+    #[error("not supported by this version; legal: {}", words(TYPES))]
     TypeLater,
+    #[error("a GRE key is 0..=4294967295")]
+    Key,
     #[error("a VNI is 0..={}", Vni::MAX)]
     Vni,
     #[error("a UDP port is 1..=65535")]
@@ -113,6 +116,7 @@ choice!(mode -> Mode {
 });
 choice!(fallback -> Fallback { "kernel" => Fallback::Kernel, "drop" => Fallback::Drop });
 choice!(hash -> HashMode { "flow" => HashMode::Flow, "symmetric" => HashMode::Symmetric });
+choice!(inner -> bool { "ethernet" => true, "ip" => false });
 choice!(mss -> bool { "auto" => true, "off" => false });
 choice!(ecn -> EcnMode { "normal" => EcnMode::Normal, "compatible" => EcnMode::Compatible });
 choice!(df -> Df { "set" => Df::Set, "copy" => Df::Copy, "clear" => Df::Clear });
@@ -358,14 +362,36 @@ pub fn remote(value: &Value) -> Result<IpAddr, ValueError> {
 }
 
 /// The only type that there is yet.
-pub fn tunnel_type(value: &Value) -> Result<(), ValueError> {
+/// The tunnel types that there are.
+const TYPES: &[&str] = &["vxlan", "geneve", "gre", "ipip", "sit", "ip6ip6", "ip4ip6"];
+
+/// A tunnel's type, before what only that type has.
+#[derive(Clone, Copy)]
+pub enum Type {
+    Vxlan,
+    Geneve,
+    Gre,
+    Ip(IpInIp),
+}
+
+pub fn tunnel_type(value: &Value) -> Result<Type, ValueError> {
+    use Family::{V4, V6};
+    let ip = |outer, inner| Ok(Type::Ip(IpInIp { outer, inner }));
     match text(value) {
-        Some("vxlan") => Ok(()),
-        Some("geneve" | "gre" | "ipip" | "sit" | "ip6ip6" | "ip4ip6" | "esp" | "wireguard") => {
-            Err(ValueError::TypeLater)
-        }
+        Some("vxlan") => Ok(Type::Vxlan),
+        Some("geneve") => Ok(Type::Geneve),
+        Some("gre") => Ok(Type::Gre),
+        Some("ipip") => ip(V4, V4),
+        Some("sit") => ip(V4, V6),
+        Some("ip6ip6") => ip(V6, V6),
+        Some("ip4ip6") => ip(V6, V4),
+        Some("esp" | "wireguard") => Err(ValueError::TypeLater),
         _ => Err(ValueError::Type),
     }
+}
+
+pub fn key(value: &Value) -> Result<u32, ValueError> {
+    integer::<u32>(value).ok_or(ValueError::Key)
 }
 
 pub fn vni(value: &Value) -> Result<Vni, ValueError> {

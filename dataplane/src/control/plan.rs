@@ -8,14 +8,14 @@ use super::host::{Host, IfIndex, KernelHop, Link, MirroredRoute, NeighState, Rou
 use super::netlink::Changes;
 use super::rib::{Rib, Source, Way};
 use crate::config::{self, Config, Fallback, Via};
-use crate::packet::{PortId, TunnelId, Vrf};
+use crate::packet::{Family, PortId, TunnelId, Vrf};
 use crate::tables::{MEMBERS, Port, PortKind};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use steering::HostTables;
 use steering::tables::{Ingress, Interface, InterfaceFlags, Keeper};
-use wire::{Mac, protocol};
+use wire::Mac;
 
 /// The TUN device by which packets for the host leave the workers when no tunnel's device does.
 pub const PUNT_DEVICE: &str = "penstock0";
@@ -298,7 +298,11 @@ impl Plan {
             self.add_port(
                 Port {
                     // Which adjacency it leads to is known once adjacencies have ids.
-                    kind: PortKind::Tunnel { tunnel: id, into: crate::packet::AdjacencyId::NONE, ethernet: true },
+                    kind: PortKind::Tunnel {
+                        tunnel: id,
+                        into: crate::packet::AdjacencyId::NONE,
+                        ethernet: tunnel.kind.ethernet(),
+                    },
                     name: tunnel.name.clone(),
                     vrf: Vrf(tunnel.vrf as u16),
                     mac: super::resolve::tunnel_mac(tunnel),
@@ -381,10 +385,10 @@ impl Plan {
             port.addresses.insert(at, address.addr());
         }
         let on_link = match port.kind {
-            PortKind::Tunnel { tunnel, .. } => match config.tunnels[tunnel.index()].remote_mac {
-                Some(_) => Target::Tunnel(tunnel),
-                None => Target::TunnelOnLink(tunnel),
-            },
+            PortKind::Tunnel { tunnel, .. } if is_resolved(&config.tunnels[tunnel.index()]) => {
+                Target::TunnelOnLink(tunnel)
+            }
+            PortKind::Tunnel { tunnel, .. } => Target::Tunnel(tunnel),
             PortKind::Punt => return,
             PortKind::Interface | PortKind::Vlan { .. } => Target::OnLink(id),
         };
@@ -526,9 +530,9 @@ impl Plan {
             tables.own(vrf.0.into(), address);
         }
         for tunnel in &config.tunnels {
-            let config::TunnelKind::Vxlan { port, .. } = tunnel.kind;
+            let (protocol, port) = tunnel.kind.carrier();
             let (local, remote) = (tunnel.local, Some(tunnel.remote));
-            tables.tunnel(tunnel.underlay_vrf as u32, local, remote, protocol::UDP, port);
+            tables.tunnel(tunnel.underlay_vrf as u32, local, remote, protocol, port);
         }
         for &(vrf, address) in &self.broadcasts {
             tables.broadcast(vrf.0.into(), address);
@@ -594,7 +598,11 @@ pub fn static_targets(config: &Config, route: &config::Route) -> impl Iterator<I
 /// next hop, else of the other end of a /30, /31, /126 or /127, else of the packet's destination (DESIGN §6).
 fn into_tunnel(config: &Config, at: usize, next_hop: Option<IpAddr>, prefix: IpNet) -> Target {
     let (id, tunnel) = (TunnelId(at as u16), &config.tunnels[at]);
-    if tunnel.remote_mac.is_some() {
+    if !tunnel.kind.carries(Family::of(prefix.addr())) {
+        // Only the kernel's routes can say so: the file's were refused.
+        return Target::Unreachable;
+    }
+    if !is_resolved(tunnel) {
         return Target::Tunnel(id);
     }
     let of_family = |address: &&IpNet| address.addr().is_ipv4() == prefix.addr().is_ipv4();
@@ -603,6 +611,11 @@ fn into_tunnel(config: &Config, at: usize, next_hop: Option<IpAddr>, prefix: IpN
         Some(address) => Target::TunnelNeighbour(id, address),
         None => Target::TunnelOnLink(id),
     }
+}
+
+/// Whether the inner destination MAC is asked for on the tunnel's device.
+const fn is_resolved(tunnel: &config::Tunnel) -> bool {
+    tunnel.kind.ethernet() && tunnel.remote_mac.is_none()
 }
 
 /// The other address of a subnet with two.

@@ -6,13 +6,13 @@
 
 use super::plan::{Delta, Neighbour, Plan, Target};
 use super::rib::WayId;
-use crate::config::{Config, Df, EcnMode, HashMode, TunnelKind, UdpChecksum};
+use crate::config::{Config, Df, EcnMode, HashMode, UdpChecksum};
 use crate::fib::Fib;
 use crate::packet::{AdjacencyId, Family, FlowHash, PortId, TunnelId, Vrf};
 use crate::tables::{
     Adjacencies, Adjacency, Group, Locals, Member, Port, PortKind, Ports, Published, Resolution, Tables, mix, published,
 };
-use crate::tunnel::{Ends, Kind, Outer, Tunnel, Tunnels, Vxlan};
+use crate::tunnel::{Ends, Outer, Tunnel, Tunnels};
 use ipnet::IpNet;
 use lpm::{Change, Limits, Prefix4, Prefix6, TableError, Usage, Value, Writer4, Writer6};
 use std::collections::{BTreeMap, BTreeSet};
@@ -364,7 +364,7 @@ impl Resolver {
         if let PortKind::Tunnel { tunnel, into, ethernet } = &mut port.kind {
             let bridged = self.targets.get(&Target::Bridged(*tunnel));
             *into = bridged.map_or(AdjacencyId::NONE, |slot| slot.id);
-            *ethernet = kind(&view.config.tunnels[tunnel.index()].kind).ethernet();
+            *ethernet = view.config.tunnels[tunnel.index()].kind.ethernet();
             port.mtu = view.tunnel_mtu(*tunnel);
         }
         port
@@ -447,8 +447,8 @@ impl View<'_> {
             Target::OnLink(port) => format!("link {}", self.plan.ports[port.index()].name),
             Target::Tunnel(id) | Target::Bridged(id) | Target::TunnelOnLink(id) | Target::TunnelNeighbour(id, _) => {
                 let tunnel = &self.config.tunnels[id.index()];
-                let TunnelKind::Vxlan { vni, port } = tunnel.kind;
-                format!("vxlan {} {port} {}", vni.value(), tunnel.remote)
+                let (kind, (_, port)) = (tunnel.kind, tunnel.kind.carrier());
+                format!("{} {} {port} {}", kind.name(), kind.identifier(), tunnel.remote)
             }
             other => format!("{other:?}"),
         };
@@ -471,8 +471,13 @@ impl View<'_> {
             }
             Target::Neighbour(port, address) => self.neighbour(port, address),
             Target::Tunnel(id) => {
-                let remote = self.config.tunnels[id.index()].remote_mac.map(Mac::new);
-                self.tunnel_adjacency(id, remote.map_or(Inside::Waiting, Inside::Mac))
+                let tunnel = &self.config.tunnels[id.index()];
+                let inside = match tunnel.remote_mac {
+                    _ if !tunnel.kind.ethernet() => Inside::Brought,
+                    Some(mac) => Inside::Mac(Mac::new(mac)),
+                    None => Inside::Waiting,
+                };
+                self.tunnel_adjacency(id, inside)
             }
             Target::TunnelNeighbour(id, address) => {
                 let port = Plan::tunnel_port(self.config, id);
@@ -534,7 +539,7 @@ impl View<'_> {
     /// What the path leaves, and no more than the file says: a longer packet would be lost on the way.
     fn tunnel_mtu(&self, id: TunnelId) -> u16 {
         let tunnel = &self.config.tunnels[id.index()];
-        let overhead = kind(&tunnel.kind).overhead(family(tunnel.local));
+        let overhead = tunnel.overhead();
         // RFC 791 §3.1: every link carries 68 octets. One that does not leave them loses what is longer.
         let room = |path: u16| path.saturating_sub(overhead).max(68);
         match (self.underlay(id), tunnel.mtu) {
@@ -555,7 +560,7 @@ impl View<'_> {
         };
         // The outer IP's type is known here.
         let at = usize::from(rewrite.count) - 2;
-        let ethertype = match family(tunnel.local) {
+        let ethertype = match Family::of(tunnel.local) {
             Family::V4 => EtherType::IPV4,
             Family::V6 => EtherType::IPV6,
         };
@@ -567,7 +572,7 @@ impl View<'_> {
             Inside::Waiting | Inside::Failed => Some((Mac::default(), own)),
         };
         if let Some(outer) = outer(tunnel) {
-            kind(&tunnel.kind).headers(&outer, inner, &mut rewrite);
+            tunnel.kind.headers(&outer, inner, &mut rewrite);
         }
         let adjacency = Adjacency { tunnel: id, mtu: self.tunnel_mtu(id), resolution, clamp: tunnel.mss, ..underlay };
         (adjacency, rewrite)
@@ -580,7 +585,7 @@ impl View<'_> {
         let underlay = Vrf(tunnel.underlay_vrf as u16);
         Tunnel {
             name: tunnel.name.clone(),
-            kind: kind(&tunnel.kind),
+            kind: tunnel.kind,
             vrf: Vrf(tunnel.vrf as u16),
             ends: Ends::new(underlay, tunnel.local, tunnel.remote)
                 .expect("the configuration has one family per tunnel"),
@@ -599,7 +604,7 @@ impl View<'_> {
 enum Inside {
     /// Its MAC.
     Mac(Mac),
-    /// The frame has its own header.
+    /// The packet needs no header, or has its own.
     Brought,
     /// Being asked for.
     Waiting,
@@ -625,17 +630,6 @@ fn outer(tunnel: &crate::config::Tunnel) -> Option<Outer> {
             UdpChecksum::Full => true,
         },
     })
-}
-
-/// The fast path's view of a tunnel type.
-fn kind(kind: &TunnelKind) -> Kind {
-    match *kind {
-        TunnelKind::Vxlan { vni, port } => Kind::Vxlan(Vxlan { vni, port }),
-    }
-}
-
-const fn family(address: IpAddr) -> Family {
-    if address.is_ipv4() { Family::V4 } else { Family::V6 }
 }
 
 /// A tunnel's inner MAC: the configured one, or one made of name and ends, so that it is the same after a restart and

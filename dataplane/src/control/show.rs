@@ -7,11 +7,12 @@ use super::resolve::Resolver;
 use super::rib::Route;
 use super::server::{Question, RouteQuery};
 use super::xdp::{Mode, Xdp};
-use crate::config::{Config, Fallback, TunnelKind};
+use crate::config::{Config, Fallback};
 use crate::packet::{PortId, TunnelId, Vrf};
 use crate::replay::Balance;
 use crate::stats::{Page, PortTotals, Totals, TunnelTotals};
 use crate::tables::{BUCKETS, PortKind, Resolution};
+use crate::tunnel::Kind;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -111,13 +112,21 @@ impl View<'_> {
     fn tunnels(&self) -> Value {
         let rows = self.config.tunnels.iter().enumerate().map(|(at, tunnel)| {
             let id = TunnelId(at as u16);
-            let TunnelKind::Vxlan { vni, port } = tunnel.kind;
+            let (vni, key) = match tunnel.kind {
+                Kind::Vxlan(vxlan) => (Some(vxlan.vni.value()), None),
+                Kind::Geneve(geneve) => (Some(geneve.vni.value()), None),
+                Kind::Gre(gre) => (None, gre.key),
+                Kind::Ip(_) => (None, None),
+            };
+            let (_, port) = tunnel.kind.carrier();
             let adjacency = self.resolver.adjacencies(self.plan).find(|(target, _, _)| *target == Target::Bridged(id));
             json!({
                 "name": tunnel.name,
-                "type": "vxlan",
-                "vni": vni.value(),
-                "port": port,
+                "type": tunnel.kind.name(),
+                "inner": if tunnel.kind.ethernet() { "ethernet" } else { "ip" },
+                "vni": vni,
+                "key": key,
+                "port": (port != 0).then_some(port),
                 "local": tunnel.local,
                 "remote": tunnel.remote,
                 "vrf": self.vrf(tunnel.vrf),

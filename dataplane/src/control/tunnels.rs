@@ -69,10 +69,10 @@ impl TunnelDevices {
     /// Where workers write what is for the host.
     pub fn outlets(&self, config: &Config) -> Outlets {
         let mut outlets = Outlets::none();
-        for at in 0..config.tunnels.len() {
+        for (at, tunnel) in config.tunnels.iter().enumerate() {
             let id = TunnelId(at as u16);
             if let Some(device) = self.devices.get(&Plan::tunnel_port(config, id)) {
-                outlets.set_tunnel(id, Outlet::Device(Arc::clone(device.tun())));
+                outlets.set_tunnel(id, Outlet::Device(Arc::clone(device.tun())), tunnel.kind.ethernet());
             }
         }
         if let Some(device) = self.devices.get(&Plan::punt_port(config)) {
@@ -239,8 +239,8 @@ fn specs(config: &Config, mtu: impl Fn(TunnelId) -> u16) -> Vec<(PortId, Spec)> 
     let tunnels = ids.filter(|(_, tunnel)| !tunnel.addresses.is_empty()).map(|(id, tunnel)| {
         let spec = Spec {
             name: tunnel.name.clone(),
-            kind: TunKind::Tap,
-            mac: Some(tunnel_mac(tunnel).octets()),
+            kind: if tunnel.kind.ethernet() { TunKind::Tap } else { TunKind::Tun },
+            mac: tunnel.kind.ethernet().then(|| tunnel_mac(tunnel).octets()),
             mtu: mtu(id).into(),
             addresses: tunnel.addresses.clone(),
         };

@@ -8,7 +8,7 @@ use crate::packet::{Batch, DropReason, Packet, PortId, Stock, Time, TunnelId, Vr
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use sys::tun::{Kind, Tun};
+use sys::tun::Tun;
 
 /// Longest packet that a device hands over, link header included: the largest MTU and a VLAN-tagged header.
 const LONGEST: usize = 65_535 + 18;
@@ -112,14 +112,10 @@ impl Outlets {
     }
 
     /// The device of a tunnel, and whether it takes Ethernet frames.
-    pub fn set_tunnel(&mut self, id: TunnelId, outlet: Outlet) {
+    pub fn set_tunnel(&mut self, id: TunnelId, outlet: Outlet, ethernet: bool) {
         if self.tunnels.len() <= id.index() {
             self.tunnels.resize(id.index() + 1, None);
         }
-        let ethernet = match &outlet {
-            Outlet::Device(device) => device.kind() == Kind::Tap,
-            Outlet::Virtual => true,
-        };
         self.tunnels[id.index()] = Some((outlet, ethernet));
     }
 

@@ -111,12 +111,19 @@ reasons! {
         OuterFragment = "outer_fragment",
         /// The outer UDP length is inconsistent, or the tunnel header is cut.
         TunnelTruncated = "tunnel_truncated",
-        /// The outer UDP checksum is wrong.
+        /// The outer UDP or the GRE checksum is wrong.
         TunnelChecksum = "tunnel_checksum",
-        /// The tunnel header lacks what its RFC asks for (VXLAN: the I flag, RFC 7348 §5).
+        /// The tunnel header is not as its RFC asks: no I flag (VXLAN, RFC 7348 §5); another version, a control message, options
+        /// that end beyond their room (GENEVE, RFC 8926 §3); another version or RFC 1701's routing (GRE, RFC 2784 §2.3).
         TunnelHeader = "tunnel_header",
-        /// From the tunnel's other end, but no such identifier.
+        /// A GENEVE option that whoever does not know it must not pass over (RFC 8926 §3.5).
+        CriticalOption = "critical_option",
+        /// From the tunnel's other end, but no such network identifier.
         UnknownVni = "unknown_vni",
+        /// From the tunnel's other end, but no such GRE key.
+        UnknownKey = "unknown_key",
+        /// Not what the tunnel carries: Ethernet where IP should be or the other way round, IPv4 for IPv6, or neither.
+        InnerType = "inner_type",
         /// Ethernet inside, addressed to somebody else.
         NotOurMac = "not_our_mac",
         /// The inner source is not among the tunnel's `allowed_sources`.

@@ -1,7 +1,7 @@
 //! Link-layer headers: where the IP header is, and whose the frame is.
 
 use super::{DropReason, Exit, Family, FlowHash, Packet, PuntReason, Traits};
-use wire::{EtherType, Ethernet, Mac, Octets, VlanTag};
+use wire::{EtherType, Ethernet, Mac, Octets, VlanTag, protocol};
 
 impl Packet {
     /// Reads the Ethernet header at the frame's start: sets family and `l3`. Returns the VLAN identifier; 0 if there
@@ -55,6 +55,27 @@ impl Packet {
         }
     }
 
+    /// The frame is a bare IP packet out of a tunnel.
+    ///
+    /// # Errors
+    ///
+    /// Cut. To a group: for the tunnel's device, if it has one (OSPF, neighbour discovery).
+    #[inline(always)]
+    pub fn enter_inner_ip(&mut self, family: Family, has_device: bool) -> Result<(), Exit> {
+        self.family = family;
+        self.l3 = 0;
+        let group = match family {
+            Family::V4 => self.ipv4().map(|header| header.destination.value() >> 28 == 0xe),
+            Family::V6 => self.ipv6().map(|header| header.destination_bits() >> 120 == 0xff),
+        };
+        match group {
+            None => Err(Exit::Drop(DropReason::Truncated)),
+            Some(true) if has_device => Err(Exit::Punt(PuntReason::Link)),
+            Some(true) => Err(Exit::Drop(DropReason::NoLocalPath)),
+            Some(false) => Ok(()),
+        }
+    }
+
     /// Reads what the kernel sent into a tunnel's device: an Ethernet frame or a bare IP packet. It may be anything,
     /// to groups too, so only what the outer header follows is taken from it.
     ///
@@ -86,6 +107,8 @@ impl Packet {
         // is no packet to a single host has nobody to tell an error.
         if family(ethertype).is_none() || self.parse(hash).is_err() {
             self.traits.set(Traits::LINK_GROUP);
+            // Nothing behind its header is known to be right.
+            self.protocol = protocol::NO_NEXT;
         }
         Ok(())
     }

@@ -210,6 +210,23 @@ impl Packet {
         sum
     }
 
+    /// The folded sum of everything from the transport header on, where that follows from its checksum: with the
+    /// pseudo-header it is 0xffff (RFC 1071). A checksum that is wrong already makes this wrong too, and harms nobody:
+    /// who gets the packet would drop it for the one or the other.
+    #[inline(always)]
+    pub(crate) fn known_transport_sum(&self) -> Option<u16> {
+        // Behind options or extension headers the pseudo-header may be of another destination (RFC 8200 §8.1).
+        let plain = match self.family {
+            Family::V4 => self.l4.wrapping_sub(self.l3) == Ipv4::SIZE as u16,
+            Family::V6 => self.l4.wrapping_sub(self.l3) == Ipv6::SIZE as u16,
+        };
+        if !plain || self.traits.has(Traits::FRAGMENT) {
+            return None;
+        }
+        let field = self.frame.bytes().header::<Be16>(self.checksum_at()?)?.value();
+        (self.protocol == protocol::TCP || field != 0).then(|| !self.pseudo_header().folded())
+    }
+
     /// Adds everything from the transport header on, along the chain.
     pub(crate) fn transport_sum(&self, mut sum: Sum) -> Sum {
         let mut skip = usize::from(self.l4);

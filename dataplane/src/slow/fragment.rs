@@ -52,8 +52,10 @@ pub fn cut(packet: &Packet, mtu: u16, stock: &mut Stock, ready: &mut Batch) -> R
             room[..Ipv4::SIZE].copy_from_slice(new.as_bytes());
             room[Ipv4::SIZE..].copy_from_slice(options);
         }
+        let kept = keep_options(packet, &mut frame);
         let mut fragment = stock.wrap(frame, PortId::NONE, false, packet.arrived);
         fragment.inherit(packet);
+        fragment.options = kept;
         fragment.l3 = 0;
         fragment.origin = Origin::Queue;
         fragment.traits = packet.traits.inner();
@@ -68,6 +70,15 @@ pub fn cut(packet: &Packet, mtu: u16, stock: &mut Stock, ready: &mut Batch) -> R
     let count = made.len() as u64;
     made.into_iter().for_each(|packet| ready.push(packet));
     Ok(count)
+}
+
+/// GENEVE options go with every fragment: each is a packet of the tunnel. Returns their words.
+fn keep_options(packet: &Packet, frame: &mut Frame) -> u8 {
+    let octets = usize::from(packet.options) * 4;
+    let (Some(options), Some(room)) = (packet.frame.before(octets), frame.prepend(octets)) else { return 0 };
+    room.copy_from_slice(options);
+    frame.advance(octets);
+    packet.options
 }
 
 /// A copy of part of the packet, in as many chunks as it needs.

@@ -89,7 +89,7 @@ pub fn answer(
     if !limiter.admit(now) {
         return None;
     }
-    let mtu = tables.adjacencies.at(packet.adjacency).mtu;
+    let mtu = tables.mtu(packet, tables.adjacencies.at(packet.adjacency));
     let longest = if packet.family == Family::V4 { LONGEST_V4 - Ipv4::SIZE } else { LONGEST_V6 - Ipv6::SIZE };
     let quoted = (packet.len as usize).min(longest - Icmp::SIZE);
     let mut frame = stock.frames.take()?;

@@ -3,7 +3,7 @@
 use super::Identification;
 use crate::packet::{DropReason, Exit, Family, FlowHash, Packet};
 use wire::checksum::Sum;
-use wire::{Be16, Be32, EtherType, Ethernet, Follows, Ipv4, Ipv6, Rewrite, Udp, header_mut, protocol};
+use wire::{Be16, Be32, EtherType, Ethernet, Follows, Geneve, Ipv4, Ipv6, Rewrite, Udp, header_mut, protocol};
 
 /// The packet gets its headers. `identification` numbers outer IPv4 packets that may be fragmented (RFC 6864).
 ///
@@ -30,6 +30,7 @@ struct Shape {
     outer: u8,
     follows: Follows,
     keep: u8,
+    ethertype: u8,
     version: u8,
 }
 
@@ -38,15 +39,17 @@ impl Shape {
     const VXLAN: Self = Self {
         count: 64,
         outer: Ethernet::SIZE as u8,
-        follows: Follows(Follows::DSCP | Follows::ECN | Follows::UDP | Follows::INNER_TYPE),
+        follows: Follows(Follows::DSCP | Follows::ECN | Follows::UDP),
         keep: 0,
+        ethertype: 62,
         version: 4,
     };
 
     #[inline(always)]
     fn of(rewrite: &Rewrite) -> Self {
         let version = rewrite.octets.get(usize::from(rewrite.outer)).map_or(0, |first| first >> 4);
-        Self { count: rewrite.count, outer: rewrite.outer, follows: rewrite.follows, keep: rewrite.keep, version }
+        let Rewrite { count, outer, follows, keep, ethertype, .. } = *rewrite;
+        Self { count, outer, follows, keep, ethertype, version }
     }
 }
 
@@ -57,7 +60,47 @@ fn apply_any(
     packet: &mut Packet,
     identification: &mut Identification,
 ) -> Result<(), Exit> {
+    if packet.options != 0 && shape.follows.has(Follows::OPTIONS) {
+        return apply_with_options(shape, rewrite, packet, identification);
+    }
     apply_tunnel(shape, rewrite, packet, identification)
+}
+
+/// The same for a packet that brings GENEVE options: they, and what stands behind them in the headers, become part of
+/// what is inside.
+#[cold]
+fn apply_with_options(
+    shape: Shape,
+    rewrite: &Rewrite,
+    packet: &mut Packet,
+    identification: &mut Identification,
+) -> Result<(), Exit> {
+    let mut buffer = [0; Geneve::OPTIONS];
+    let options = &mut buffer[..usize::from(packet.options) * 4];
+    options.copy_from_slice(packet.frame.before(options.len()).ok_or(NO_ROOM)?);
+    let ip = if shape.version == 4 { Ipv4::SIZE } else { Ipv6::SIZE };
+    let geneve = usize::from(shape.outer) + ip + Udp::SIZE;
+    let mut outside = *rewrite;
+    outside.octets[geneve] |= packet.options;
+    outside.count = (geneve + Geneve::SIZE) as u8;
+    outside.follows.0 &= !Follows::OPTIONS;
+    let inside = rewrite.headers().get(outside.count.into()..).unwrap_or(&[]);
+    let transport = packet.l4 - packet.l3;
+    if rewrite.keep == 0 {
+        packet.frame.advance(packet.l3.into());
+        let room = packet.frame.prepend(inside.len()).ok_or(NO_ROOM)?;
+        room.copy_from_slice(inside);
+        if let Some(ethertype) = room.last_chunk_mut::<2>() {
+            *ethertype = self::ethertype(packet.family);
+            outside.ethertype = 0;
+        }
+        packet.l3 = inside.len() as u16;
+    }
+    packet.frame.prepend(options.len()).ok_or(NO_ROOM)?.copy_from_slice(options);
+    packet.l3 += options.len() as u16;
+    packet.l4 = packet.l3 + transport;
+    outside.keep = 1;
+    apply_tunnel(Shape::of(&outside), &outside, packet, identification)
 }
 
 const NO_ROOM: Exit = Exit::Drop(DropReason::TooLong);
@@ -109,6 +152,8 @@ fn apply_tunnel(
     let follows = shape.follows;
     // What is copied from the inner header, before anything is put over it.
     let inner = if follows.0 & (Follows::TTL | Follows::DF) != 0 { inner_fields(packet) } else { (0, false) };
+    let known = if follows.has(Follows::UDP_CHECKSUM) { packet.known_transport_sum() } else { None };
+    let header_end = packet.l4 - if shape.keep == 0 { packet.l3 } else { 0 };
     let inside = if shape.keep == 0 {
         packet.frame.advance(packet.l3.into());
         packet.len as usize
@@ -118,8 +163,8 @@ fn apply_tunnel(
     let (count, outer) = (usize::from(shape.count), usize::from(shape.outer));
     let headers = packet.frame.prepend(count).ok_or(NO_ROOM)?;
     copy(headers, rewrite.octets.get(..count).ok_or(NO_ROOM)?);
-    if follows.has(Follows::INNER_TYPE)
-        && let Some(ethertype) = headers.last_chunk_mut::<2>()
+    if shape.ethertype != 0
+        && let Some(ethertype) = headers.get_mut(usize::from(shape.ethertype)..).and_then(<[u8]>::first_chunk_mut::<2>)
     {
         *ethertype = self::ethertype(packet.family);
     }
@@ -145,7 +190,7 @@ fn apply_tunnel(
         udp.source = Be16::new(FlowHash::port(packet.flow));
         udp.length = Be16::new((total - ip) as u16);
         if follows.has(Follows::UDP_CHECKSUM) {
-            finish_udp(packet, outer, ip, total - ip);
+            finish_udp(packet, outer, ip, total - ip, known.map(|sum| (sum, count + usize::from(header_end))));
         }
     }
     Ok(())
@@ -208,9 +253,10 @@ fn inner_fields(packet: &Packet) -> (u8, bool) {
     }
 }
 
-/// The UDP checksum over pseudo-header, UDP header and everything inside.
+/// The UDP checksum over pseudo-header, UDP header and everything inside. Where the sum of the inner transport is `known`,
+/// what stands before it (so many octets in) is all that is read.
 #[inline(never)]
-fn finish_udp(packet: &mut Packet, outer: usize, ip: usize, length: usize) {
+fn finish_udp(packet: &mut Packet, outer: usize, ip: usize, length: usize, known: Option<(u16, usize)>) {
     let octets = packet.frame.bytes();
     let mut sum = Sum::new();
     // Both addresses stand together, last in the IPv4 header and last in the IPv6 header.
@@ -219,9 +265,17 @@ fn finish_udp(packet: &mut Packet, outer: usize, ip: usize, length: usize) {
     sum.add_u32(protocol::UDP.into());
     sum.add_u32(length as u32);
     let mut skip = outer + ip;
-    for segment in packet.frame.segments() {
-        sum.add(segment.get(skip..).unwrap_or(&[]));
-        skip = skip.saturating_sub(segment.len());
+    match known.and_then(|(rest, end)| Some((rest, octets.get(skip..end)?))) {
+        Some((rest, headers)) => {
+            sum.add(headers);
+            sum.add_u16(rest);
+        }
+        None => {
+            for segment in packet.frame.segments() {
+                sum.add(segment.get(skip..).unwrap_or(&[]));
+                skip = skip.saturating_sub(segment.len());
+            }
+        }
     }
     let sum = match sum.checksum() {
         0 => 0xffff, // RFC 768: zero means that there is none

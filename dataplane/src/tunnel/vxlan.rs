@@ -1,8 +1,8 @@
 //! VXLAN (RFC 7348): Ethernet in UDP, told apart by a 24-bit identifier.
 
-use super::Outer;
+use super::{Found, Inside, Outer};
 use crate::packet::{DropReason, Exit};
-use wire::{Be16, Ethernet, Follows, Mac, Octets, Rewrite, Udp, Vni};
+use wire::{Mac, Octets, Rewrite, Udp, Vni};
 use zerocopy::IntoBytes;
 
 /// What only VXLAN has.
@@ -15,31 +15,31 @@ pub struct Vxlan {
 }
 
 impl Vxlan {
-    /// Octets between outer and inner IP header.
-    pub const OVERHEAD: usize = Udp::SIZE + wire::Vxlan::SIZE + Ethernet::SIZE;
+    /// Octets behind the outer IP header.
+    pub const SIZE: usize = Udp::SIZE + wire::Vxlan::SIZE;
 
     /// Appends outer IP, UDP, VXLAN, and the inner Ethernet header unless the packet brings one. The source port is
     /// the flow's (§5: entropy for ECMP); the UDP checksum should be zero over IPv4.
     pub fn headers(&self, outer: &Outer, inner: Option<(Mac, Mac)>, rewrite: &mut Rewrite) {
         outer.udp(self.port, rewrite);
         rewrite.push(wire::Vxlan::new(self.vni).as_bytes());
-        if let Some((destination, source)) = inner {
-            rewrite.follows.0 |= Follows::INNER_TYPE;
-            rewrite.push(Ethernet { destination, source, ethertype: Be16::new(0) }.as_bytes());
-        } else {
-            rewrite.keep = 1;
-        }
+        super::inner_ethernet(inner, rewrite);
     }
 
-    /// The identifier and length of a received header. Reserved bits are ignored (§5).
+    /// Reads a received header. Reserved bits are ignored (§5).
     ///
     /// # Errors
     ///
     /// The header is cut, or lacks the I flag.
     #[inline(always)]
-    pub fn read(octets: &[u8], at: usize) -> Result<(Vni, usize), Exit> {
+    pub(super) fn read(octets: &[u8], at: usize) -> Result<Found, Exit> {
         let header: &wire::Vxlan = octets.header(at).ok_or(Exit::Drop(DropReason::TunnelTruncated))?;
         let vni = header.vni().ok_or(Exit::Drop(DropReason::TunnelHeader))?;
-        Ok((vni, wire::Vxlan::SIZE))
+        Ok(Found {
+            identifier: vni.value().into(),
+            size: wire::Vxlan::SIZE as u16,
+            options: 0,
+            inside: Inside::Ethernet,
+        })
     }
 }

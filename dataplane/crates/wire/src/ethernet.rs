@@ -67,6 +67,8 @@ impl EtherType {
     pub const IPV4: u16 = 0x0800;
     /// ARP.
     pub const ARP: u16 = 0x0806;
+    /// An Ethernet frame: Transparent Ethernet Bridging, in GRE and GENEVE.
+    pub const ETHERNET: u16 = 0x6558;
     /// An 802.1Q tag follows.
     pub const VLAN: u16 = 0x8100;
     /// An 802.1ad service tag follows.

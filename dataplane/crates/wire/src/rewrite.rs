@@ -22,8 +22,8 @@ impl Follows {
     pub const UDP_CHECKSUM: u8 = 1 << 5;
     /// The outer IPv4 header may be fragmented on its way: it needs an identification.
     pub const IDENTIFICATION: u8 = 1 << 6;
-    /// The inner Ethernet type is that of the packet's family.
-    pub const INNER_TYPE: u8 = 1 << 7;
+    /// GENEVE options that the packet came with go on behind the last of the octets that are put before it.
+    pub const OPTIONS: u8 = 1 << 7;
 
     /// Whether all of `flags` are set.
     #[inline(always)]
@@ -53,8 +53,10 @@ pub struct Rewrite {
     pub follows: Follows,
     /// 1: the packet keeps its Ethernet header (it came from a bridge port); 0: it is cut off first.
     pub keep: u8,
+    /// Where in `octets` an EtherType stands that is the packet's family's; 0: nowhere.
+    pub ethertype: u8,
     /// Zero.
-    pub reserved: [u8; 2],
+    pub reserved: u8,
     /// The headers, from the first octet on the wire.
     pub octets: [u8; Self::CAPACITY],
 }
@@ -74,7 +76,8 @@ impl Rewrite {
             outer: 0,
             follows: Follows(0),
             keep: 0,
-            reserved: [0; 2],
+            ethertype: 0,
+            reserved: 0,
             octets: [0; Self::CAPACITY],
         }
     }

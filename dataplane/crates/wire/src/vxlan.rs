@@ -18,6 +18,12 @@ impl Vni {
         if id <= Self::MAX { Some(Self(id)) } else { None }
     }
 
+    /// The upper 24 bits of a word: VXLAN and Geneve have reserved ones below.
+    #[inline(always)]
+    pub const fn of_word(word: u32) -> Self {
+        Self(word >> 8)
+    }
+
     /// 0..=16777215.
     pub const fn value(self) -> u32 {
         self.0
@@ -62,6 +68,6 @@ impl Vxlan {
     /// The identifier, if the I flag says that there is one.
     #[inline(always)]
     pub const fn vni(&self) -> Option<Vni> {
-        if self.flags.value() & Self::VALID != 0 { Some(Vni(self.vni_reserved.value() >> 8)) } else { None }
+        if self.flags.value() & Self::VALID != 0 { Some(Vni::of_word(self.vni_reserved.value())) } else { None }
     }
 }

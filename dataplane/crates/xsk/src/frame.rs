@@ -106,6 +106,17 @@ impl Frame {
         Some(unsafe { self.part_mut(self.offset, n as u16) })
     }
 
+    /// The `n` octets before the data: what [`Self::advance`] took off and nothing has been put over since. `None` if the
+    /// first chunk has not that much headroom.
+    #[inline]
+    pub fn before(&self, n: usize) -> Option<&[u8]> {
+        if n > self.headroom() {
+            return None;
+        }
+        // SAFETY: as in `bytes`; n is at most the offset less LINK, so this stays behind the link.
+        Some(unsafe { slice::from_raw_parts(self.chunk.as_ptr().wrapping_add(self.offset as usize - n), n) })
+    }
+
     /// Takes `n` octets off the front of the first chunk; `false`, and nothing changed, if it has not
     /// that many.
     #[inline]

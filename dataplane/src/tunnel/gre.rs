@@ -1,0 +1,93 @@
+//! GRE (RFC 2784): IP or Ethernet, with or without a key (RFC 2890).
+//!
+//! We send neither checksum nor sequence number: the one repeats what the inner packet has, the other would drop what
+//! the network reorders. What a peer sends of them is checked and skipped.
+
+use super::{Found, Inside, Outer};
+use crate::packet::{DropReason, Exit, Packet};
+use wire::checksum::Sum;
+use wire::{Be16, Be32, EtherType, Mac, Octets, Rewrite, protocol};
+use zerocopy::IntoBytes;
+
+/// What only GRE has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gre {
+    /// `None`: headers have no key field, which is not the same as a key of zero.
+    pub key: Option<u32>,
+    /// Ethernet frames inside rather than bare IP packets.
+    pub ethernet: bool,
+}
+
+impl Gre {
+    /// Octets behind the outer IP header.
+    pub const fn size(&self) -> usize {
+        wire::Gre::SIZE + if self.key.is_some() { wire::Gre::FIELD } else { 0 }
+    }
+
+    /// Appends outer IP, GRE, and the inner Ethernet header if there is one that the packet does not bring.
+    pub fn headers(&self, outer: &Outer, inner: Option<(Mac, Mac)>, rewrite: &mut Rewrite) {
+        outer.ip(protocol::GRE, rewrite);
+        let flags = if self.key.is_some() { wire::Gre::KEY } else { 0 };
+        if !self.ethernet {
+            rewrite.ethertype = rewrite.count + wire::Gre::PROTOCOL_AT as u8;
+        }
+        let ethertype = if self.ethernet { EtherType::ETHERNET } else { 0 };
+        rewrite.push(wire::Gre { flags: Be16::new(flags), protocol: Be16::new(ethertype) }.as_bytes());
+        if let Some(key) = self.key {
+            rewrite.push(Be32::new(key).as_bytes());
+        }
+        if self.ethernet {
+            super::inner_ethernet(inner, rewrite);
+        }
+    }
+
+    /// What a key is told apart by: none is not zero.
+    pub const fn identifier(key: Option<u32>) -> u64 {
+        match key {
+            Some(key) => 1 << 32 | key as u64,
+            None => 0,
+        }
+    }
+
+    /// Reads a received header, which stands at the packet's transport header.
+    ///
+    /// # Errors
+    ///
+    /// It is cut, of another version or of RFC 1701 (RFC 2784 §2.3); its checksum is wrong; what is inside is neither
+    /// Ethernet nor IP.
+    #[inline(always)]
+    pub(super) fn read(packet: &Packet) -> Result<Found, Exit> {
+        const CUT: Exit = Exit::Drop(DropReason::TunnelTruncated);
+        let (octets, at) = (packet.frame.bytes(), usize::from(packet.l4));
+        let header: &wire::Gre = octets.header(at).ok_or(CUT)?;
+        let (flags, ethertype) = (header.flags.value(), header.protocol.value());
+        if flags & (wire::Gre::VERSION | wire::Gre::FORBIDDEN) != 0 {
+            return Err(Exit::Drop(DropReason::TunnelHeader));
+        }
+        let mut size = wire::Gre::SIZE;
+        if flags & wire::Gre::CHECKSUM != 0 {
+            verify(packet)?;
+            size += wire::Gre::FIELD;
+        }
+        let mut key = None;
+        if flags & wire::Gre::KEY != 0 {
+            key = Some(octets.header::<Be32>(at + size).ok_or(CUT)?.value());
+            size += wire::Gre::FIELD;
+        }
+        if flags & wire::Gre::SEQUENCE != 0 {
+            size += wire::Gre::FIELD;
+        }
+        let inside = Inside::of_ethertype(ethertype)?;
+        Ok(Found { identifier: Self::identifier(key), size: size as u16, options: 0, inside })
+    }
+}
+
+/// RFC 2784 §2.1: over the GRE header and all behind it.
+#[cold]
+fn verify(packet: &Packet) -> Result<(), Exit> {
+    if packet.transport_sum(Sum::new()).folded() == 0xffff {
+        Ok(())
+    } else {
+        Err(Exit::Drop(DropReason::TunnelChecksum))
+    }
+}
