@@ -25,7 +25,7 @@ const INTERFACES: Columns = &[
 const TUNNELS: Columns = &[
     ("tunnel", "name"),
     ("type", "type"),
-    ("vni", "vni"),
+    ("id", "id"),
     ("local", "local"),
     ("remote", "remote"),
     ("vrf", "vrf"),

@@ -6,13 +6,13 @@
 use crate::config::Config;
 use crate::control::host::Host;
 use crate::control::offline;
-use crate::control::plan::Plan;
+use crate::control::plan::{Delta, Plan};
 use crate::control::resolve::{ResolveError, Resolver};
 use crate::io::{Memory, Outlet, Outlets, Port};
 use crate::packet::{PortId, PuntReason, Stock, Time, TunnelId};
 use crate::pipeline::Pipeline;
 use crate::qos::{QUEUE_LIMIT, Shaper};
-use crate::slow::{Limiter, Slow, Wanted};
+use crate::slow::{Limiter, Slow, Wanted, Wish};
 use crate::stats::{Page, Tally, Totals};
 use crate::worker::{Lane, Worker};
 use std::sync::Arc;
@@ -21,6 +21,9 @@ use xsk::{ChunkSize, Umem};
 
 /// Packet memory, in chunks, where none is given.
 const CHUNKS: usize = 8192;
+
+/// Wishes of the worker that wait for control, which looks at them after each round.
+const WISHES: usize = 256;
 
 /// Why there is no simulated gateway.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +44,8 @@ pub struct Simulated {
     resolver: Resolver,
     page: Arc<Page>,
     steering: HostTables,
+    config: Config,
+    wanted: rtrb::Consumer<Wish>,
     now: Time,
 }
 
@@ -81,7 +86,8 @@ impl Simulated {
         let ports = plan.ports.len();
         let tally = Tally::new(ports, config.tunnels.len(), Resolver::MOST);
         let page = tally.page();
-        let slow = Slow::new(Limiter::new(config.gateway.icmp_errors_pps), outlets, Wanted::nobody());
+        let (wishes, wanted) = rtrb::RingBuffer::new(WISHES);
+        let slow = Slow::new(Limiter::new(config.gateway.icmp_errors_pps), outlets, Wanted::new(wishes, None));
         let pipeline = Pipeline::new(Shaper::new(ports, QUEUE_LIMIT), tally);
         let stock = Stock::new(umem.pool(64, 256), umem.chunks().min(CHUNKS));
         let mut worker = Worker::new(stock, pipeline, slow, resolver.published().reader());
@@ -96,7 +102,7 @@ impl Simulated {
             worker.open(Lane::device(port, driver(port, Port::Memory(Memory::new()))));
         }
         let steering = plan.steering(config);
-        Ok(Self { worker, plan, resolver, page, steering, now: Time(0) })
+        Ok(Self { worker, plan, resolver, page, steering, config: config.clone(), wanted, now: Time(0) })
     }
 
     /// File or host changed: the tables follow, whatever waits. The ports must be the same.
@@ -105,17 +111,36 @@ impl Simulated {
     ///
     /// The new tables do not fit; the old ones stay.
     pub fn update(&mut self, config: &Config, host: &Host) -> Result<(), SimulateError> {
-        let Self { worker, plan, resolver, now, .. } = self;
-        let delta = plan.renew(config, host);
-        resolver.update(config, plan, &delta, &mut |published, version| {
+        let delta = self.plan.renew(config, host);
+        self.config = config.clone();
+        self.resolve(&delta)?;
+        self.steering = self.plan.steering(config);
+        self.settle();
+        Ok(())
+    }
+
+    fn resolve(&mut self, delta: &Delta) -> Result<(), ResolveError> {
+        let Self { worker, plan, resolver, config, now, .. } = self;
+        resolver.update(config, plan, delta, &mut |published, version| {
             while !published.passed(version) {
                 worker.poll(*now);
             }
             true
-        })?;
-        self.steering = self.plan.steering(config);
-        self.settle();
-        Ok(())
+        })
+    }
+
+    /// What control does of itself: follows what workers heard of paths, and forgets it in time. Returns whether anything
+    /// changed.
+    fn follow(&mut self) -> bool {
+        let mut moved = self.plan.paths.expire(self.now);
+        while let Ok(wish) = self.wanted.pop() {
+            // Neighbours are the file's: there is nobody to ask.
+            if let Wish::Path(id, mtu) = wish {
+                moved |= self.plan.paths.lower(&self.config, id, mtu, self.now);
+            }
+        }
+        // An MTU needs no more room than there was: nothing can be refused.
+        moved && self.resolve(&Delta { next_hops: true, ..Delta::default() }).is_ok()
     }
 
     /// A frame arrives at an interface, or comes from a tunnel's device, at `now`.
@@ -142,7 +167,7 @@ impl Simulated {
 
     /// Time goes on to `now`, stopping wherever something is due.
     pub fn advance(&mut self, now: Time) {
-        while let Some(due) = self.worker.slow.deadline().filter(|due| *due < now) {
+        while let Some(due) = self.deadline().filter(|due| *due < now) {
             self.now = self.now.max(due);
             self.settle();
         }
@@ -167,9 +192,14 @@ impl Simulated {
         }
     }
 
+    /// When something is due.
+    fn deadline(&self) -> Option<Time> {
+        self.worker.slow.deadline().into_iter().chain(self.plan.paths.due()).min()
+    }
+
     /// Rounds until nothing moves.
     fn settle(&mut self) {
-        while self.worker.poll(self.now) != 0 {}
+        while self.worker.poll(self.now) != 0 || self.follow() {}
     }
 
     /// The oldest frame that a port sent.

@@ -5,12 +5,14 @@
 mod fragment;
 mod hold;
 mod icmp;
+mod underlay;
+mod wanted;
 
-pub use hold::Wanted;
 pub use icmp::Limiter;
+pub use wanted::{Wanted, Wish};
 
 use crate::io::Outlets;
-use crate::packet::{Batch, DropReason, Exit, Exits, Origin, Packet, PuntReason, Stock, Time};
+use crate::packet::{Batch, DropReason, Exit, Exits, Origin, Owed, Packet, PuntReason, Stock, Time};
 use crate::pipeline::Pipeline;
 use crate::tables::{Resolution, Tables};
 use hold::Hold;
@@ -18,7 +20,10 @@ use hold::Hold;
 /// A worker's slow path.
 pub struct Slow {
     hold: Hold,
+    wanted: Wanted,
     limiter: Limiter,
+    /// Of what the underlay says.
+    heard: Limiter,
     outlets: Outlets,
     /// What goes back onto the page.
     ready: Batch,
@@ -32,11 +37,13 @@ pub struct Slow {
 const ROUNDS: usize = 4;
 
 impl Slow {
-    /// Answers at the limiter's rate, and punts to `outlets`. `wanted` tells control which neighbours to ask for.
+    /// Answers at the limiter's rate, and punts to `outlets`. `wanted` tells control what to do.
     pub fn new(limiter: Limiter, outlets: Outlets, wanted: Wanted) -> Self {
         Self {
-            hold: Hold::new(wanted),
+            hold: Hold::new(),
+            wanted,
             limiter,
+            heard: Limiter::new(underlay::HEARD),
             outlets,
             ready: Batch::new(),
             injected: Batch::new(),
@@ -109,10 +116,11 @@ impl Slow {
             }
             Exit::Hold(id) => {
                 let on_link = tables.adjacencies.at(id).resolution == Resolution::OnLink;
-                if let Err((packet, reason)) = self.hold.push(packet, id, on_link, now) {
+                if let Err((packet, reason)) = self.hold.push(packet, id, on_link, &mut self.wanted, now) {
                     self.drop(packet, reason, pipeline, stock, tables, now);
                 }
             }
+            Exit::TunnelError => self.hear(packet, pipeline, stock, tables, now),
             Exit::Reroute if packet.origin == Origin::Device => self.injected.push(packet),
             Exit::Reroute => {
                 packet.origin = Origin::Queue;
@@ -134,20 +142,35 @@ impl Slow {
         if reason == DropReason::NeighbourUnresolved {
             // One that failed once may answer now.
             let on_link = tables.adjacencies.at(packet.adjacency).resolution == Resolution::OnLink;
-            self.hold.ask_again(packet.adjacency, packet.destination(), on_link, now);
+            let (id, destination) = (packet.adjacency, packet.destination());
+            self.wanted.ask_again((id, on_link.then_some(destination)), destination, now);
         }
         if let Some(owed) = reason.owes()
             && icmp::may_be_sent_about(&packet)
         {
-            match icmp::answer(&packet, owed, tables, stock, &mut self.limiter, now) {
-                Some(answer) => {
-                    pipeline.tally.originated(1);
-                    self.ready.push(answer);
-                }
-                None => pipeline.tally.icmp_suppressed(),
-            }
+            let mtu = tables.mtu(&packet, tables.adjacencies.at(packet.adjacency));
+            self.answer(&packet, (owed, mtu), pipeline, stock, tables, now);
         }
         stock.put(packet);
+    }
+
+    /// The sender of a packet hears what became of it, if the rate admits it.
+    fn answer(
+        &mut self,
+        packet: &Packet,
+        owed: (Owed, u16),
+        pipeline: &mut Pipeline,
+        stock: &mut Stock,
+        tables: &Tables,
+        now: Time,
+    ) {
+        match icmp::answer(packet, owed, tables, stock, &mut self.limiter, now) {
+            Some(answer) => {
+                pipeline.tally.originated(1);
+                self.ready.push(answer);
+            }
+            None => pipeline.tally.icmp_suppressed(),
+        }
     }
 
     fn punt(&mut self, packet: Box<Packet>, reason: PuntReason, pipeline: &mut Pipeline, stock: &mut Stock) {

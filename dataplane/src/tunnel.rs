@@ -9,6 +9,7 @@ mod gre;
 mod identification;
 mod ip;
 mod outer;
+mod quote;
 mod vxlan;
 
 pub use encap::apply;
@@ -17,6 +18,7 @@ pub use gre::Gre;
 pub use identification::Identification;
 pub use ip::IpInIp;
 pub use outer::{Ends, Outer};
+pub use quote::Quote;
 pub use vxlan::Vxlan;
 
 use crate::hash::QuickMap;
@@ -147,7 +149,7 @@ impl Format {
         match self {
             Self::Vxlan => Vxlan::read(packet.frame.bytes(), at),
             Self::Geneve => Geneve::read(packet.frame.bytes(), at),
-            Self::Gre => Gre::read(packet),
+            Self::Gre => Gre::receive(packet),
             Self::Ip => Ok(IpInIp::read(packet.protocol)),
         }
     }
@@ -241,8 +243,11 @@ impl Tunnels {
         let mut all = Self::default();
         for (at, tunnel) in tunnels.iter().enumerate() {
             let (protocol, port) = tunnel.kind.carrier();
+            let errors = if tunnel.ends.family() == Family::V4 { protocol::ICMP } else { protocol::ICMPV6 };
             let between = (tunnel.ends, protocol, port);
-            all.protocols[usize::from(protocol / 64)] |= 1 << (protocol % 64);
+            for protocol in [protocol, errors] {
+                all.protocols[usize::from(protocol / 64)] |= 1 << (protocol % 64);
+            }
             all.ports |= 1 << (port % 64);
             all.keys.insert((between, tunnel.kind.identifier()), TunnelId(at as u16));
             all.between.insert(between, tunnel.kind.format());
@@ -267,7 +272,8 @@ impl Tunnels {
     ///
     /// # Errors
     ///
-    /// Drops what is a tunnel's but not valid; punts what is for the tunnel's device (ARP, groups).
+    /// Drops what is a tunnel's but not valid; punts what is for the tunnel's device (ARP, groups); diverts ICMP errors about
+    /// what we sent into a tunnel.
     #[inline(always)]
     pub fn decap(&self, packet: &mut Packet, hash: &FlowHash) -> Result<(), Exit> {
         if self.protocols[usize::from(packet.protocol / 64)] & 1 << (packet.protocol % 64) == 0 {
@@ -278,6 +284,9 @@ impl Tunnels {
 
     #[inline]
     fn decap_ours(&self, packet: &mut Packet, hash: &FlowHash) -> Result<(), Exit> {
+        if matches!(packet.protocol, protocol::ICMP | protocol::ICMPV6) {
+            return self.divert_error(packet);
+        }
         if packet.traits.has(Traits::FRAGMENT) {
             return self.refuse_fragment(packet);
         }

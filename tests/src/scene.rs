@@ -217,6 +217,12 @@ impl Scene {
         self.gateway.worker.obey(Command::Close(port), self.now);
     }
 
+    /// So much time passes.
+    pub fn pass(&mut self, time: Time) {
+        self.now = Time(self.now.0 + time.0);
+        self.gateway.poll(self.now);
+    }
+
     /// Time goes on until nothing waits.
     pub fn finish(&mut self) {
         self.gateway.finish(100 * Time::SECOND);

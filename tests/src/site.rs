@@ -61,6 +61,8 @@ pub struct Plan {
     pub underlay: Underlay,
     /// MTU of all links, octets.
     pub mtu: u16,
+    /// MTU of a link of the underlay behind a router, if there is one between gateway and remote.
+    pub narrow: Option<u16>,
     /// Queues of the gateway's interface to the LAN, and of the end that faces it.
     pub lan_queues: u16,
     /// The same of its interface to the underlay.
@@ -71,7 +73,7 @@ pub struct Plan {
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { underlay: Underlay::V4, mtu: 1500, lan_queues: 1, wan_queues: 1, workers: 1 }
+        Self { underlay: Underlay::V4, mtu: 1500, narrow: None, lan_queues: 1, wan_queues: 1, workers: 1 }
     }
 }
 
@@ -146,18 +148,44 @@ impl Site {
     #[track_caller]
     fn link_wan(&self) {
         let options = LinkOptions { mtu: self.plan.mtu, queues: self.plan.wan_queues };
-        self.lab.link((&self.gateway, "wan0"), (&self.remote, "eth0"), options);
+        let router = self.plan.narrow.map(|mtu| self.put_router_between(LinkOptions { mtu, ..options }));
+        let next = router.as_ref().unwrap_or(&self.remote);
+        self.lab.link((&self.gateway, "wan0"), (next, "eth0"), options);
         for address in ["192.0.2.1/24", "2001:db8:f::1/64"] {
             self.gateway.run(&format!("ip address add {address} dev wan0"));
         }
         for address in ["192.0.2.254/24", "2001:db8:f::fe/64"] {
-            self.remote.run(&format!("ip address add {address} dev eth0"));
+            next.run(&format!("ip address add {address} dev eth0"));
         }
         for address in ["198.51.100.7/32", "2001:db8:b::7/128", "203.0.113.10/32"] {
             self.remote.run(&format!("ip address add {address} dev lo"));
         }
         self.gateway.run("ip route add 203.0.113.0/24 via 192.0.2.254");
-        self.remote.run("ip route add 198.18.3.0/24 via 192.0.2.1");
+        if router.is_none() {
+            self.remote.run("ip route add 198.18.3.0/24 via 192.0.2.1");
+        }
+    }
+
+    /// A router of the underlay, with a link to the remote.
+    #[track_caller]
+    fn put_router_between(&self, narrow: LinkOptions) -> Host {
+        let router = self.lab.host("router");
+        router.sysctl("ipv4/ip_forward", "1");
+        router.sysctl("ipv6/conf/all/forwarding", "1");
+        self.lab.link((&router, "eth1"), (&self.remote, "wan0"), narrow);
+        for (host, device, addresses) in [
+            (&router, "eth1", ["192.0.2.129/30", "2001:db8:e::1/64"]),
+            (&self.remote, "wan0", ["192.0.2.130/30", "2001:db8:e::2/64"]),
+        ] {
+            for address in addresses {
+                host.run(&format!("ip address add {address} dev {device}"));
+            }
+        }
+        router.run("ip route add 198.51.100.7 via 192.0.2.130");
+        router.run("ip route add 2001:db8:b::7 via 2001:db8:e::2");
+        self.remote.run("ip route add default via 192.0.2.129");
+        self.remote.run("ip route add default via 2001:db8:e::1");
+        router
     }
 
     #[track_caller]
@@ -175,7 +203,9 @@ impl Site {
     /// Linux's own end of the tunnel.
     #[track_caller]
     fn make_far_end(&self) {
-        let Plan { underlay, mtu, .. } = self.plan;
+        let Plan { underlay, mtu, narrow, .. } = self.plan;
+        // It knows the link that it is on.
+        let mtu = narrow.unwrap_or(mtu);
         self.remote.run(&format!(
             "ip link add vx0 mtu {} type vxlan id 5001 dstport 4789 local {} remote {}",
             mtu - underlay.overhead(),

@@ -9,6 +9,7 @@ use dataplane::io::{Outlet, Outlets};
 use dataplane::packet::DropReason::{self, *};
 use dataplane::packet::{PortId, Time};
 use dataplane::worker::Command;
+use etherparse::PacketBuilder;
 use integration::frames::{decode, vxlan};
 use integration::require;
 use integration::scene::{
@@ -52,6 +53,7 @@ fn provoke(reason: DropReason) -> Option<Scene> {
         })),
         TunnelTruncated => wan(from_site_a(&vxlan(VNI, &[])[..7], |_| {})),
         TunnelChecksum => wan(spoilt(&from_site_a(&vxlan(VNI, &inside(&answer4())), |_| {}), 100)),
+        IcmpChecksum => wrong_error(),
         TunnelHeader => wan(from_site_a(&with(&vxlan(VNI, &inside(&answer4())), 0, 0), |_| {})),
         CriticalOption => of_type(&geneve_with_option(0x80), 17),
         UnknownKey => of_type(&[0x20, 0, 8, 0, 0, 0, 0, 9], 47),
@@ -139,6 +141,20 @@ const TYPES: &str = r#"
 /// Site a sends this behind the outer IP header.
 fn of_type(payload: &[u8], protocol: u8) -> Scene {
     given(Scene::with(TYPES, 1500, CHUNKS, |_| {}), WAN, from_site_a_as(protocol, payload))
+}
+
+/// A router tells of a loss, and what it says was spoilt on its way.
+fn wrong_error() -> Scene {
+    let mut scene = Scene::new();
+    scene.receive(LAN, from_client(&udp4(10)));
+    let outer = scene.sent(WAN).expect("it fits");
+    let mut error = Vec::new();
+    PacketBuilder::ethernet2(MACS.router, MACS.wan)
+        .ipv4([203, 0, 113, 1], [192, 0, 2, 1], 60)
+        .icmpv4_raw(3, 1, [0; 4])
+        .write(&mut error, &outer[14..])
+        .expect("a Vec takes everything");
+    given(scene, WAN, spoilt(&error, 80))
 }
 
 /// UDP and GENEVE 7 with one option of this type, and nothing inside.

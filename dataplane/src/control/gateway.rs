@@ -16,10 +16,11 @@ use super::server::{OpenError, Server};
 use super::tunnels::TunnelDevices;
 use super::workers::{self, Equipment, Queues, Team};
 use super::xdp::{Xdp, XdpError};
-use crate::config::{Config, Fallback};
+use crate::config::{Config, Fallback, Tunnel};
 use crate::io::{Port, Tap};
-use crate::packet::{PortId, Vrf};
+use crate::packet::{PortId, Time, Vrf};
 use crate::sentence::Sentence;
+use crate::slow::Wish;
 use crate::tables::{Published, Tables};
 use crate::worker::Lane;
 use std::collections::BTreeMap;
@@ -290,7 +291,7 @@ impl Gateway {
                 return Err(GatewayError::WorkerEnded);
             }
             self.follow_host();
-            self.follow_neighbours();
+            self.follow_workers();
             self.answer();
             notify_systemd("WATCHDOG=1");
         }
@@ -406,14 +407,33 @@ impl Gateway {
         errors.iter().for_each(|error| self.log.line(error));
     }
 
-    fn follow_neighbours(&mut self) {
-        let host = self.mirror.host();
+    /// What workers ask for: neighbours, and to follow what the underlay says of a path.
+    fn follow_workers(&mut self) {
+        let now = Time(sys::clock::monotonic_ns());
+        let mut moved = self.plan.paths.expire(now);
         while let Some(wish) = self.team.wanted() {
-            let asked = self.neighbours.want(wish, &self.config, &self.plan, &self.resolver, host, &mut self.commander);
-            if let Err(error) = asked {
-                self.log.error(&error);
+            match wish {
+                Wish::Neighbour(id, address) => {
+                    let (wish, host) = ((id, address), self.mirror.host());
+                    let asked =
+                        self.neighbours.want(wish, &self.config, &self.plan, &self.resolver, host, &mut self.commander);
+                    if let Err(error) = asked {
+                        self.log.error(&error);
+                    }
+                }
+                Wish::Path(id, mtu) => {
+                    if self.plan.paths.lower(&self.config, id, mtu, now) {
+                        moved = true;
+                        let Tunnel { name, remote, .. } = &self.config.tunnels[id.index()];
+                        self.log.line(format_args!("{name}: the path to {remote} carries {mtu} octets"));
+                    }
+                }
             }
         }
+        if moved && let Err(error) = self.apply(&Delta { next_hops: true, ..Delta::default() }) {
+            self.log.error(&error);
+        }
+        let host = self.mirror.host();
         let pages = self.team.pages();
         for error in
             self.neighbours.confirm(&self.config, &self.plan, &self.resolver, &pages, host, &mut self.commander)

@@ -8,6 +8,7 @@ pub mod host;
 pub mod neighbours;
 pub mod netlink;
 pub mod offline;
+pub mod paths;
 pub mod plan;
 pub mod ports;
 pub mod resolve;

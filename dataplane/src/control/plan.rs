@@ -6,6 +6,7 @@
 
 use super::host::{Host, IfIndex, KernelHop, Link, MirroredRoute, NeighState, RouteKey, RouteKind};
 use super::netlink::Changes;
+use super::paths::Paths;
 use super::rib::{Rib, Source, Way};
 use crate::config::{self, Config, Fallback, Via};
 use crate::packet::{Family, PortId, TunnelId, Vrf};
@@ -87,6 +88,8 @@ pub struct Plan {
     pub neighbours: BTreeMap<(PortId, IpAddr), Neighbour>,
     /// By tunnel: the neighbour that outer packets go to.
     pub underlays: Vec<Option<(PortId, IpAddr)>>,
+    /// What the underlay has said of tunnels' paths.
+    pub paths: Paths,
     /// What the file says and the host does not follow: one sentence each.
     pub warnings: Vec<String>,
     /// Where [`Target::Via`] and [`Target::Leak`] lead.
@@ -145,7 +148,8 @@ impl Plan {
     pub fn renew(&mut self, config: &Config, host: &Host) -> Delta {
         let neighbours = std::mem::take(&mut self.neighbours);
         let rib = std::mem::take(&mut self.rib);
-        *self = Self { rib, ..Self::default() };
+        let paths = std::mem::take(&mut self.paths);
+        *self = Self { rib, paths, ..Self::default() };
         let former = self.rib.begin_renewal();
         self.plan_ports(config, host);
         self.plan_addresses(config, host);

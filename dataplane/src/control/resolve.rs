@@ -542,8 +542,9 @@ impl View<'_> {
         let overhead = tunnel.overhead();
         // RFC 791 §3.1: every link carries 68 octets. One that does not leave them loses what is longer.
         let room = |path: u16| path.saturating_sub(overhead).max(68);
+        let narrow = self.plan.paths.mtu(id).unwrap_or(u16::MAX);
         match (self.underlay(id), tunnel.mtu) {
-            (Some((underlay, _)), wanted) => room(underlay.mtu).min(wanted.unwrap_or(u16::MAX)),
+            (Some((underlay, _)), wanted) => room(underlay.mtu.min(narrow)).min(wanted.unwrap_or(u16::MAX)),
             (None, wanted) => wanted.unwrap_or(room(1500)),
         }
     }

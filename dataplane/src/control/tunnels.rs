@@ -234,6 +234,13 @@ impl fmt::Display for ExportError {
     }
 }
 
+/// The kernel takes IPv6 and its addresses off a device that carries less than 1,280 octets, and a path that was called
+/// narrow may be wide again: so the device stays, and what does not fit is answered by the worker.
+fn device_mtu(tunnel: &crate::config::Tunnel, mtu: u16) -> u16 {
+    let least = if tunnel.addresses.iter().any(|address| address.addr().is_ipv6()) { 1280 } else { 0 };
+    mtu.max(least)
+}
+
 fn specs(config: &Config, mtu: impl Fn(TunnelId) -> u16) -> Vec<(PortId, Spec)> {
     let ids = (0..config.tunnels.len() as u16).map(TunnelId).zip(&config.tunnels);
     let tunnels = ids.filter(|(_, tunnel)| !tunnel.addresses.is_empty()).map(|(id, tunnel)| {
@@ -241,7 +248,7 @@ fn specs(config: &Config, mtu: impl Fn(TunnelId) -> u16) -> Vec<(PortId, Spec)> 
             name: tunnel.name.clone(),
             kind: if tunnel.kind.ethernet() { TunKind::Tap } else { TunKind::Tun },
             mac: tunnel.kind.ethernet().then(|| tunnel_mac(tunnel).octets()),
-            mtu: mtu(id).into(),
+            mtu: device_mtu(tunnel, mtu(id)).into(),
             addresses: tunnel.addresses.clone(),
         };
         (Plan::tunnel_port(config, id), spec)

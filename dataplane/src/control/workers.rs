@@ -4,16 +4,15 @@ use super::plan::Plan;
 use super::resolve::Resolver;
 use crate::config::{Config, Workers};
 use crate::io::Outlets;
-use crate::packet::{AdjacencyId, Packet, PortId, Stock};
+use crate::packet::{Packet, PortId, Stock};
 use crate::pipeline::Pipeline;
 use crate::qos::{QUEUE_LIMIT, Shaper};
-use crate::slow::{Limiter, Slow, Wanted};
+use crate::slow::{Limiter, Slow, Wanted, Wish};
 use crate::stats::{Page, Tally};
 use crate::tables::{Published, Tables};
 use crate::tunnel::Identification;
 use crate::worker::{Command, Doorbell, Lane, Outbound, Worker};
 use std::io;
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -75,7 +74,7 @@ fn sender(worker: usize, queues: Queues, workers: usize) -> usize {
 struct Handle {
     thread: Option<JoinHandle<()>>,
     commands: rtrb::Producer<Command>,
-    wanted: rtrb::Consumer<(AdjacencyId, IpAddr)>,
+    wanted: rtrb::Consumer<Wish>,
     wake: Arc<Wake>,
     page: Arc<Page>,
 }
@@ -136,7 +135,7 @@ impl Team {
             let (wake, bell) = bells[at].clone();
             let tally = Tally::new(ports, config.tunnels.len(), Resolver::MOST);
             let page = tally.page();
-            let wanted_by_slow = Wanted::new(wishes, Arc::clone(control));
+            let wanted_by_slow = Wanted::new(wishes, Some(Arc::clone(control)));
             let slow = Slow::new(errors, (*outlets).clone(), wanted_by_slow);
             let stock = Stock::new(umem.pool(POOL.0, POOL.1), BOXES);
             let mut pipeline = Pipeline::new(Shaper::new(ports, QUEUE_LIMIT), tally);
@@ -224,8 +223,8 @@ impl Team {
         handle.wake.notify();
     }
 
-    /// The next neighbour that a worker wants.
-    pub fn wanted(&mut self) -> Option<(AdjacencyId, IpAddr)> {
+    /// The next thing that a worker wants.
+    pub fn wanted(&mut self) -> Option<Wish> {
         self.handles.iter_mut().find_map(|handle| handle.wanted.pop().ok())
     }
 

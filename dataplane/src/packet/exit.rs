@@ -11,6 +11,8 @@ pub enum Exit {
     Punt(PuntReason),
     /// Too long for the adjacency, and may be cut.
     Fragment,
+    /// An ICMP error about what we sent into a tunnel: heard, and passed on inward.
+    TunnelError,
     /// It waits for a neighbour of this adjacency.
     Hold(AdjacencyId),
     /// The tables moved on while it waited: routed again.
@@ -113,6 +115,8 @@ reasons! {
         TunnelTruncated = "tunnel_truncated",
         /// The outer UDP or the GRE checksum is wrong.
         TunnelChecksum = "tunnel_checksum",
+        /// An ICMP error about what we sent into a tunnel, with a wrong checksum.
+        IcmpChecksum = "icmp_checksum",
         /// The tunnel header is not as its RFC asks: no I flag (VXLAN, RFC 7348 §5); another version, a control message, options
         /// that end beyond their room (GENEVE, RFC 8926 §3); another version or RFC 1701's routing (GRE, RFC 2784 §2.3).
         TunnelHeader = "tunnel_header",

@@ -132,6 +132,46 @@ impl Packet {
         self.trim(l3 + total)
     }
 
+    /// Reads the header of a packet of which only the start is there, quoted in an ICMP error: what an error about it
+    /// depends on. `false` if it is none that a host sends.
+    pub(crate) fn read_quoted(&mut self) -> bool {
+        let l3 = usize::from(self.l3);
+        let octets = self.frame.bytes();
+        let mut traits = self.traits;
+        let (protocol, l4) = match self.family {
+            Family::V4 => {
+                let Some(header) = octets.header::<Ipv4>(l3) else { return false };
+                let end = l3 + header.header_length();
+                let (source, destination) = (header.source.value(), header.destination.value());
+                let Some(options) = octets.get(l3 + Ipv4::SIZE..end) else { return false };
+                if header.version() != 4
+                    || header.checksum.value() != header.computed_checksum(options)
+                    || judge_v4(source, destination).is_err()
+                {
+                    return false;
+                }
+                let fragment = header.fragment.value();
+                if fragment & Ipv4::DF != 0 {
+                    traits.set(Traits::DONT_FRAGMENT);
+                }
+                if fragment & (Ipv4::MF | Ipv4::OFFSET) != 0 {
+                    traits.set(of_fragment(fragment & Ipv4::OFFSET != 0));
+                }
+                (header.protocol, end)
+            }
+            Family::V6 => {
+                let Some(header) = octets.header::<Ipv6>(l3) else { return false };
+                if header.version() != 6 || martian_v6(header.source_bits()) || martian_v6(header.destination_bits()) {
+                    return false;
+                }
+                traits.set(Traits::DONT_FRAGMENT);
+                self.follow_extensions(header.next_header, l3 + Ipv6::SIZE, &mut traits)
+            }
+        };
+        (self.protocol, self.l4, self.traits) = (protocol, l4 as u16, traits);
+        true
+    }
+
     /// Where the chain of extension headers leads. They are forwarded untouched, hop-by-hop options too (RFC 8200
     /// §4.8), so what cannot be followed is no error: the packet has no transport header that we know.
     #[cold]

@@ -1,10 +1,9 @@
 //! Packets that wait for a neighbour's answer: a few, and not for long.
 
+use super::wanted::Wanted;
 use crate::packet::{AdjacencyId, DropReason, Exit, Exits, Packet, Time};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
-use std::sync::Arc;
-use sys::Wake;
 
 /// Packets that wait for one neighbour at most.
 const PER_NEIGHBOUR: usize = 16;
@@ -13,80 +12,21 @@ const NEIGHBOURS: usize = 256;
 /// How long a packet waits, nanoseconds.
 const PATIENCE: u64 = Time::SECOND;
 
-/// How long a wish is not repeated, nanoseconds: packets for a neighbour that does not answer come by the million.
-const AGAIN: u64 = Time::SECOND;
-/// Wishes that are remembered for that long; when there are more, neighbours that failed are not asked for again.
-const REMEMBERED: usize = 256;
-
-/// A neighbour: an adjacency, and on a link also an address, since there every destination is one.
-type Key = (AdjacencyId, Option<IpAddr>);
-
-/// Tells control which neighbours to resolve.
-pub struct Wanted {
-    to: Option<(Wishes, Arc<Wake>)>,
-    /// Wished for since then.
-    recent: BTreeSet<Key>,
-    since: Time,
-}
-
-/// Adjacencies and the addresses that packets by them were for.
-type Wishes = rtrb::Producer<(AdjacencyId, IpAddr)>;
-
-impl Wanted {
-    /// Through a ring, with a bell for control.
-    pub const fn new(ring: Wishes, bell: Arc<Wake>) -> Self {
-        Self { to: Some((ring, bell)), recent: BTreeSet::new(), since: Time(0) }
-    }
-
-    /// Nobody is told: in `replay`.
-    pub const fn nobody() -> Self {
-        Self { to: None, recent: BTreeSet::new(), since: Time(0) }
-    }
-
-    fn ask(&mut self, key: Key, address: IpAddr, now: Time) {
-        let Some((ring, bell)) = &mut self.to else { return };
-        if now.since(self.since) >= AGAIN {
-            self.recent.clear();
-        }
-        if self.recent.contains(&key) {
-            return;
-        }
-        // Full: control is behind. The packet's sender will try again, and so shall we.
-        if ring.push((key.0, address)).is_ok() {
-            bell.notify();
-            if self.recent.is_empty() {
-                self.since = now;
-            }
-            if self.recent.len() < REMEMBERED {
-                self.recent.insert(key);
-            }
-        }
-    }
-
-    /// The same for one that has failed.
-    fn ask_again(&mut self, key: Key, address: IpAddr, now: Time) {
-        let forgets = self.recent.len() >= REMEMBERED && now.since(self.since) < AGAIN;
-        if !forgets {
-            self.ask(key, address, now);
-        }
-    }
-}
-
 /// Packets in the order of their arrival, each with the time from which its patience counts.
 type Waiting = VecDeque<(Box<Packet>, Time)>;
 
-/// All packets that wait, by the neighbour they wait for.
+/// All packets that wait, by the neighbour they wait for: an adjacency, and on a link also an address, since there every
+/// destination is one.
 pub struct Hold {
-    waiting: BTreeMap<Key, Waiting>,
+    waiting: BTreeMap<(AdjacencyId, Option<IpAddr>), Waiting>,
     packets: usize,
-    wanted: Wanted,
     /// No packet gives up before.
     earliest: Time,
 }
 
 impl Hold {
-    pub fn new(wanted: Wanted) -> Self {
-        Self { waiting: BTreeMap::new(), packets: 0, wanted, earliest: Time(u64::MAX) }
+    pub const fn new() -> Self {
+        Self { waiting: BTreeMap::new(), packets: 0, earliest: Time(u64::MAX) }
     }
 
     pub const fn is_quiet(&self) -> bool {
@@ -101,12 +41,7 @@ impl Hold {
         if self.packets == 0 { None } else { Some(self.earliest) }
     }
 
-    /// Has control ask for a neighbour again that failed. `on_link`: it is the destination itself.
-    pub fn ask_again(&mut self, id: AdjacencyId, destination: IpAddr, on_link: bool, now: Time) {
-        self.wanted.ask_again((id, on_link.then_some(destination)), destination, now);
-    }
-
-    /// Takes a packet in. `on_link`: the neighbour that it waits for is its own destination.
+    /// Takes a packet in, and has control ask for the neighbour. `on_link`: it is the packet's own destination.
     ///
     /// # Errors
     ///
@@ -116,6 +51,7 @@ impl Hold {
         packet: Box<Packet>,
         id: AdjacencyId,
         on_link: bool,
+        wanted: &mut Wanted,
         now: Time,
     ) -> Result<(), (Box<Packet>, DropReason)> {
         let destination = packet.destination();
@@ -125,7 +61,7 @@ impl Hold {
             Some(queue) => queue,
             None if neighbours >= NEIGHBOURS => return Err((packet, DropReason::HoldFull)),
             None => {
-                self.wanted.ask(key, destination, now);
+                wanted.ask(key, destination, now);
                 self.waiting.entry(key).or_default()
             }
         };

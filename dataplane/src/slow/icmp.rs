@@ -74,11 +74,11 @@ pub fn may_be_sent_about(packet: &Packet) -> bool {
     }
 }
 
-/// The error that is owed about `packet`, ready to be forwarded; `None` if it is not to be sent: over the rate, no
+/// The error that is owed about `packet`, with the MTU that one of that kind names, ready to be forwarded; `None` if it is not to be sent: over the rate, no
 /// address to send it from, no frame.
 pub fn answer(
     packet: &Packet,
-    owed: Owed,
+    (owed, mtu): (Owed, u16),
     tables: &Tables,
     stock: &mut Stock,
     limiter: &mut Limiter,
@@ -89,7 +89,6 @@ pub fn answer(
     if !limiter.admit(now) {
         return None;
     }
-    let mtu = tables.mtu(packet, tables.adjacencies.at(packet.adjacency));
     let longest = if packet.family == Family::V4 { LONGEST_V4 - Ipv4::SIZE } else { LONGEST_V6 - Ipv6::SIZE };
     let quoted = (packet.len as usize).min(longest - Icmp::SIZE);
     let mut frame = stock.frames.take()?;

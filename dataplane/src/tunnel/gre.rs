@@ -49,24 +49,36 @@ impl Gre {
         }
     }
 
-    /// Reads a received header, which stands at the packet's transport header.
+    /// Reads the header at a received packet's transport header.
     ///
     /// # Errors
     ///
-    /// It is cut, of another version or of RFC 1701 (RFC 2784 §2.3); its checksum is wrong; what is inside is neither
-    /// Ethernet nor IP.
+    /// As [`Self::read`]'s, or its checksum is wrong.
     #[inline(always)]
-    pub(super) fn read(packet: &Packet) -> Result<Found, Exit> {
+    pub(super) fn receive(packet: &Packet) -> Result<Found, Exit> {
+        let (found, has_checksum) = Self::read(packet.frame.bytes(), packet.l4.into())?;
+        if has_checksum {
+            verify(packet)?;
+        }
+        Ok(found)
+    }
+
+    /// Reads a header, and whether it has a checksum.
+    ///
+    /// # Errors
+    ///
+    /// It is cut, of another version or of RFC 1701 (RFC 2784 §2.3); what is inside is neither Ethernet nor IP.
+    #[inline(always)]
+    pub(super) fn read(octets: &[u8], at: usize) -> Result<(Found, bool), Exit> {
         const CUT: Exit = Exit::Drop(DropReason::TunnelTruncated);
-        let (octets, at) = (packet.frame.bytes(), usize::from(packet.l4));
         let header: &wire::Gre = octets.header(at).ok_or(CUT)?;
         let (flags, ethertype) = (header.flags.value(), header.protocol.value());
         if flags & (wire::Gre::VERSION | wire::Gre::FORBIDDEN) != 0 {
             return Err(Exit::Drop(DropReason::TunnelHeader));
         }
         let mut size = wire::Gre::SIZE;
-        if flags & wire::Gre::CHECKSUM != 0 {
-            verify(packet)?;
+        let has_checksum = flags & wire::Gre::CHECKSUM != 0;
+        if has_checksum {
             size += wire::Gre::FIELD;
         }
         let mut key = None;
@@ -78,7 +90,7 @@ impl Gre {
             size += wire::Gre::FIELD;
         }
         let inside = Inside::of_ethertype(ethertype)?;
-        Ok(Found { identifier: Self::identifier(key), size: size as u16, options: 0, inside })
+        Ok((Found { identifier: Self::identifier(key), size: size as u16, options: 0, inside }, has_checksum))
     }
 }
 

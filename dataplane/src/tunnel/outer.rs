@@ -41,6 +41,12 @@ impl Ends {
         Self { vrf: packet.vrf, family: packet.family, local, remote }
     }
 
+    /// As a packet had them that we sent and `error` is about; `None` unless the error is for whom had sent it.
+    pub(super) fn of_sent(error: &Packet, source: u128, destination: u128) -> Option<Self> {
+        let ends = Self { vrf: error.vrf, family: error.family, local: source, remote: destination };
+        (Self::of_received(error).local == source).then_some(ends)
+    }
+
     /// The VRF of the outside.
     pub const fn vrf(&self) -> Vrf {
         self.vrf

@@ -1,8 +1,11 @@
 use super::*;
 use crate::io::{Outlet, Outlets};
-use crate::slow::{Limiter, Slow};
+use crate::slow::wanted::REMEMBERED;
+use crate::slow::{Limiter, Slow, Wanted, Wish};
 use crate::tables::{Adjacency, Resolution};
 use crate::testing::{CLIENT_MAC, LAN, LAN_MAC, WAN, World, ethernet, link, ready, to, udp_v4};
+use std::sync::Arc;
+use sys::Wake;
 use wire::EtherType;
 
 /// Packets to hosts of the LAN that nobody knows, and to hosts behind a router that has not answered.
@@ -126,7 +129,7 @@ impl World {
 fn asks_for_a_neighbour_once_a_second_and_says_nothing_when_control_is_behind() {
     let bell = Arc::new(Wake::new().expect("a descriptor is free"));
     let (wishes, mut asked) = rtrb::RingBuffer::new(2);
-    let mut wanted = Wanted::new(wishes, Arc::clone(&bell));
+    let mut wanted = Wanted::new(wishes, Some(Arc::clone(&bell)));
     let address = |last: u8| IpAddr::from([203, 0, 113, last]);
     let mut ask = |last, now| {
         wanted.ask((AdjacencyId(1), Some(address(last))), address(last), Time(now));
@@ -136,9 +139,9 @@ fn asks_for_a_neighbour_once_a_second_and_says_nothing_when_control_is_behind() 
     assert!(!ask(1, 6));
     assert!(ask(2, 7), "another");
     assert!(!ask(3, 8), "the ring is full");
-    assert_eq!(asked.pop(), Ok((AdjacencyId(1), address(1))));
+    assert_eq!(asked.pop(), Ok(Wish::Neighbour(AdjacencyId(1), address(1))));
     assert!(ask(3, 9), "it was not heard before");
-    assert_eq!(asked.pop(), Ok((AdjacencyId(1), address(2))));
+    assert_eq!(asked.pop(), Ok(Wish::Neighbour(AdjacencyId(1), address(2))));
     assert!(!ask(1, 4 + Time::SECOND));
     assert!(ask(1, 5 + Time::SECOND));
 }
@@ -151,7 +154,7 @@ fn packets_to_many_hosts_behind_a_neighbour_that_failed_are_one_wish() {
     let bell = Arc::new(Wake::new().expect("a descriptor is free"));
     let mut outlets = Outlets::none();
     outlets.set_host(Outlet::Virtual);
-    world.worker.slow = Slow::new(Limiter::new(1_000_000), outlets, Wanted::new(ring, Arc::clone(&bell)));
+    world.worker.slow = Slow::new(Limiter::new(1_000_000), outlets, Wanted::new(ring, Some(Arc::clone(&bell))));
     for last in 0..50 {
         world.receive(ethernet(&udp_v4([10, 33, 0, last], b"failed")));
     }
@@ -160,7 +163,7 @@ fn packets_to_many_hosts_behind_a_neighbour_that_failed_are_one_wish() {
     assert!(!bell.drain(), "not even the bell");
     world.now = Time(world.now.0 + Time::SECOND);
     world.receive(ethernet(&udp_v4([10, 33, 0, 99], b"failed")));
-    assert_eq!(wishes.pop().map(|wish| wish.0), Ok(AdjacencyId(to::FAILED)));
+    assert!(matches!(wishes.pop(), Ok(Wish::Neighbour(AdjacencyId(to::FAILED), _))));
     assert_eq!((wishes.slots(), bell.drain()), (1, true));
     // On a link, each destination is a neighbour of its own.
     for last in [100, 100, 101, 101] {
@@ -176,7 +179,7 @@ fn packets_to_many_hosts_behind_a_neighbour_that_failed_are_one_wish() {
 fn many_neighbours_that_fail_are_so_many_wishes_a_second_and_no_more() {
     let bell = Arc::new(Wake::new().expect("a descriptor is free"));
     let (ring, wishes) = rtrb::RingBuffer::new(4 * REMEMBERED);
-    let mut wanted = Wanted::new(ring, bell);
+    let mut wanted = Wanted::new(ring, Some(bell));
     let address = IpAddr::from([203, 0, 113, 9]);
     let mut ask = |now| {
         for _ in 0..2 {
