@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::config::{Config, ConfigError, Fallback, Interface, Mode, Tunnel, TunnelGroup, Via};
+use crate::packet::Family;
 use crate::tunnel::Kind;
 
 /// Reads and checks a file.
@@ -86,7 +87,7 @@ pub struct TunnelReport {
     pub overhead: u16,
     /// The greatest inner packet.
     pub mtu: u16,
-    /// The greatest TCP segment over IPv4 that SYNs are clamped to; `None` without clamping.
+    /// The greatest TCP segment over IPv4 that SYNs are clamped to; `None` without clamping, or if IPv4 is not carried.
     pub mss_ipv4: Option<u16>,
     /// The same over IPv6; `None` also where IPv6 does not fit.
     pub mss_ipv6: Option<u16>,
@@ -197,7 +198,8 @@ impl InterfaceReport {
 impl TunnelReport {
     fn new(config: &Config, tunnel: &Tunnel) -> Self {
         let mtu = config.inner_mtu(tunnel);
-        let ipv6_fits = mtu >= IPV6_MTU;
+        let ipv4 = tunnel.kind.carries(Family::V4);
+        let ipv6 = tunnel.kind.carries(Family::V6) && mtu >= IPV6_MTU;
         let name = tunnel.kind.name();
         let kind = match tunnel.kind {
             Kind::Vxlan(vxlan) => format!("{name} {}", vxlan.vni),
@@ -215,10 +217,10 @@ impl TunnelReport {
             overhead: tunnel.overhead(),
             mtu,
             // IP and TCP headers without options (RFC 6691).
-            mss_ipv4: tunnel.mss.then(|| mtu.saturating_sub(IPV4 + 20)),
-            mss_ipv6: (tunnel.mss && ipv6_fits).then(|| mtu.saturating_sub(IPV6 + 20)),
-            rdma_mtu_ipv4: rdma_mtu(mtu, IPV4),
-            rdma_mtu_ipv6: rdma_mtu(mtu, IPV6).filter(|_| ipv6_fits),
+            mss_ipv4: (tunnel.mss && ipv4).then(|| mtu.saturating_sub(IPV4 + 20)),
+            mss_ipv6: (tunnel.mss && ipv6).then(|| mtu.saturating_sub(IPV6 + 20)),
+            rdma_mtu_ipv4: rdma_mtu(mtu, IPV4).filter(|_| ipv4),
+            rdma_mtu_ipv6: rdma_mtu(mtu, IPV6).filter(|_| ipv6),
         }
     }
 }
@@ -379,6 +381,15 @@ mod tests {
         let tunnel = &report.tunnels[0];
         assert_eq!((tunnel.underlay.as_deref(), tunnel.mss_ipv4, tunnel.mss_ipv6), (None, Some(1239), None));
         assert_eq!((tunnel.rdma_mtu_ipv4, tunnel.rdma_mtu_ipv6), (Some(1024), None));
+
+        let of_one_family = |kind: &str| {
+            let tunnel = format!("[tunnel.a]\ntype = {kind:?}\nlocal = \"192.0.2.1\"\nremote = \"192.0.2.2\"\n");
+            let config: Config = tunnel.parse().expect("legal");
+            let report = Report::new(&config, "p.toml").tunnels.remove(0);
+            (report.kind, report.overhead, report.mss_ipv4, report.mss_ipv6, report.rdma_mtu_ipv4, report.rdma_mtu_ipv6)
+        };
+        assert_eq!(of_one_family("ipip"), ("ipip".into(), 20, Some(1440), None, Some(1024), None));
+        assert_eq!(of_one_family("sit"), ("sit".into(), 20, None, Some(1420), None, Some(1024)));
     }
 
     #[test]
