@@ -71,12 +71,6 @@ impl<A: Address> Prefix<A> {
         Self { address, len: A::BITS }
     }
 
-    /// The prefix of this one's first `len` bits.
-    pub(crate) fn shortened(self, len: u8) -> Self {
-        debug_assert!(len <= self.len);
-        Self { address: self.address.first(len), len }
-    }
-
     /// The first address, in host byte order.
     pub fn address(self) -> A {
         self.address

@@ -1,10 +1,9 @@
-//! From intervals to lines.
+//! From intervals to the lines that readers search.
 
-use std::ops::Range;
 use std::sync::Arc;
 
+use super::sketch::{Keyed, keyed};
 use super::*;
-use crate::Address;
 use crate::arena::{Arena, Size};
 
 /// The blocks of all VRFs, as the writer keeps them.
@@ -12,274 +11,301 @@ use crate::arena::{Arena, Size};
 pub(super) struct Blocks {
     pub table: Arc<Table>,
     pub arena: Arena,
-    /// Indexed by value: the leaf that all entries share whose every address has it.
+    /// Indexed by value: the line that all entries share that have it for all their addresses.
     constants: Vec<Constant>,
     /// Octets that a block must leave free.
     pub spare_bytes: usize,
     /// What the last block that did not fit would have taken.
     pub refused_bytes: usize,
+    keys: Vec<Keyed>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Constant {
+    entry: Entry,
     block: Block,
-    /// Entries that point to it; when none does, there is no block.
+    /// Entries that are this; when none is, there is no line.
     users: u32,
 }
 
-/// Addresses with the same answer, from the end of the interval before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Interval {
-    pub last: u128,
-    pub value: u16,
-}
-
-/// Why there are no lines.
+/// Why there is no entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refused {
-    /// No room.
+    /// No room in the arena.
     Full,
-    /// More intervals than a node can have.
-    TooMany,
+    /// More intervals than a node's leaves hold: it takes an array.
+    Crowded,
 }
 
-/// What a key stands for.
-enum Cell {
-    Value(u16),
-    /// These intervals, up to the last address of the key.
-    Child(Range<usize>, u128),
-}
+/// What becomes of a block that is no longer used.
+pub(super) type End = fn(&mut Arena, Block);
 
 impl Blocks {
     pub fn new(table: Arc<Table>, arena: Arena) -> Self {
-        Self { table, arena, constants: Vec::new(), spare_bytes: 0, refused_bytes: 0 }
+        Self { table, arena, constants: Vec::new(), spare_bytes: 0, refused_bytes: 0, keys: Vec::new() }
     }
 
-    /// Lines for the addresses of a prefix of `depth` bits up to its `end`, and their entry.
-    /// All blocks are added to `blocks`, also when it fails; an entry of one value has none.
-    pub fn lines(
+    /// The entry for the intervals up to `last`, for `users` places; keys begin at `octet`.
+    /// Nothing is taken when it is refused.
+    pub fn entry(
         &mut self,
-        depth: u32,
-        intervals: &[Interval],
-        end: u128,
-        blocks: &mut Vec<Block>,
-    ) -> Result<u32, Refused> {
-        if let [all] = intervals {
-            return self.constant(all.value, 1).ok_or(Refused::Full);
+        starts: &[(u128, u16)],
+        last: u128,
+        octet: u8,
+        most_leaves: usize,
+        users: u32,
+    ) -> Result<Entry, Refused> {
+        if let &[(_, value)] = starts {
+            return self.constant(value, users);
         }
-        // The bits of an address that a key has not.
-        let below = u128::MAX.checked_shr(depth + 32).unwrap_or(0);
-        let (_, inner) = intervals.split_last().expect("every address is in an interval");
-        if inner.len() <= HOST_KEYS && inner.iter().any(|interval| interval.last & below != below) {
-            return self.host(intervals, blocks);
-        }
-        let cells = cells(depth, below, intervals, end);
-        let leaves = leaves(&cells).ok_or(Refused::TooMany)?;
-        let mut lines = Vec::with_capacity(leaves.len() + 1);
-        if leaves.len() > 1 {
-            lines.push(node(&cells, &leaves));
-        }
-        for leaf in &leaves {
-            lines.push(self.leaf(depth, intervals, &cells[leaf.clone()], blocks)?);
-        }
-        let block = self.take(lines.len() * LINE_BYTES, blocks).ok_or(Refused::Full)?;
-        for (line, words) in lines.iter().zip(self.table.words(block).chunks(LINE_WORDS)) {
-            line.store(words);
-        }
-        Ok(octets(block) | if leaves.len() > 1 { NODE } else { LEAF })
+        let mut keys = std::mem::take(&mut self.keys);
+        let entry = self.search(starts, last, octet, most_leaves, &mut keys);
+        self.keys = keys;
+        entry
     }
 
-    /// An array of these entries.
-    pub fn array(&mut self, entries: &[u32]) -> Option<(u32, Block)> {
-        let block = self.take(size_of_val(entries), &mut Vec::new())?;
-        for (word, &entry) in self.table.words(block).iter().zip(entries) {
-            word.store(entry, Relaxed);
-        }
-        Some((octets(block) | entries.len().trailing_zeros() << STRIDE_SHIFT | ARRAY, block))
+    /// The same for intervals that begin at whole keys.
+    pub fn whole_entry(
+        &mut self,
+        starts: impl ExactSizeIterator<Item = (u32, u16)>,
+        octet: u8,
+        most_leaves: usize,
+        users: u32,
+    ) -> Result<Entry, Refused> {
+        let mut keys = std::mem::take(&mut self.keys);
+        keys.clear();
+        keys.extend(starts.map(|(key, value)| Keyed::plain(key, value)));
+        let entry = match keys[..] {
+            [only] => self.constant(only.value, users),
+            _ => self.leaves(&[], octet, most_leaves, &keys),
+        };
+        self.keys = keys;
+        entry
     }
 
-    /// The shared leaf of a value, with so many users more.
-    pub fn constant(&mut self, value: u16, users: u32) -> Option<u32> {
+    fn search(
+        &mut self,
+        starts: &[(u128, u16)],
+        last: u128,
+        octet: u8,
+        most_leaves: usize,
+        keys: &mut Vec<Keyed>,
+    ) -> Result<Entry, Refused> {
+        keyed(starts, last, 96 - 8 * u32::from(octet), keys);
+        if starts.len() <= HOST_KEYS + 1 && keys.iter().any(|keyed| keyed.is_child()) {
+            return self.host(starts);
+        }
+        self.leaves(starts, octet, most_leaves, keys)
+    }
+
+    /// A leaf, or a node with leaves.
+    fn leaves(
+        &mut self,
+        starts: &[(u128, u16)],
+        octet: u8,
+        most_leaves: usize,
+        keys: &[Keyed],
+    ) -> Result<Entry, Refused> {
+        let mut ends = [0; NODE_LEAVES];
+        let leaves = pack(keys, &mut ends[..most_leaves]).ok_or(Refused::Crowded)?;
+        let mut entries = Vec::new();
+        let mut child_keys = Vec::new();
+        for keyed in keys.iter().filter(|keyed| keyed.is_child()) {
+            match self.child(starts, *keyed, octet, &mut child_keys) {
+                Ok(entry) => entries.push(entry),
+                Err(refused) => {
+                    self.give_all(&entries);
+                    return Err(refused);
+                }
+            }
+        }
+        let head = usize::from(leaves > 1);
+        let Some(block) = self.take((head + leaves) * LINE_BYTES) else {
+            self.give_all(&entries);
+            return Err(Refused::Full);
+        };
+        let table = Arc::clone(&self.table);
+        let line = block.word as usize / LINE_WORDS;
+        if head > 0 {
+            let first = |leaf: usize| keys.get(usize::from(*ends[..leaves - 1].get(leaf)?));
+            for (at, half) in table.line(line).iter().enumerate() {
+                half.store(first(at).map_or(UNUSED_KEY, |keyed| kept_key(keyed.key)), Relaxed);
+            }
+        }
+        let (mut from, mut entries) = (0, &entries[..]);
+        for (leaf, &end) in ends[..leaves].iter().enumerate() {
+            entries = write_leaf(table.line(line + head + leaf), &keys[from..usize::from(end)], entries);
+            from = usize::from(end);
+        }
+        Ok(Entry::new(if head > 0 { Entry::NODE } else { Entry::LEAF }, block, octet))
+    }
+
+    /// The entry for what is below a key.
+    fn child(
+        &mut self,
+        starts: &[(u128, u16)],
+        keyed: Keyed,
+        octet: u8,
+        keys: &mut Vec<Keyed>,
+    ) -> Result<Entry, Refused> {
+        let below = (1_u128 << (96 - 8 * u32::from(octet))) - 1;
+        let inside = &starts[keyed.from as usize..keyed.to as usize];
+        let first = inside[0].0 & !below;
+        let inside: Vec<_> = std::iter::once((first, keyed.value)).chain(inside.iter().copied()).collect();
+        self.search(&inside, first | below, (octet + 4).min(LAST_KEY), NODE_LEAVES, keys)
+    }
+
+    fn host(&mut self, starts: &[(u128, u16)]) -> Result<Entry, Refused> {
+        let block = self.take(LINE_BYTES).ok_or(Refused::Full)?;
+        let words = &self.table.memory.words()[block.word as usize..][..LINE_WORDS];
+        let last = starts[starts.len() - 1];
+        let mut values = u64::from(starts[0].1);
+        for at in 0..HOST_KEYS {
+            // Where the last address of all is counted too, it is the same value as before.
+            let (start, value) = starts.get(at + 1).copied().unwrap_or((u128::MAX, last.1));
+            words[2 * at].store((start >> 64) as u64, Relaxed);
+            words[2 * at + 1].store(start as u64, Relaxed);
+            values |= u64::from(value) << (16 * (at + 1));
+        }
+        words[HOST_VALUES].store(values, Relaxed);
+        Ok(Entry::new(Entry::HOST, block, LAST_KEY))
+    }
+
+    /// The shared line of a value, with more users.
+    pub fn constant(&mut self, value: u16, users: u32) -> Result<Entry, Refused> {
         if value == 0 {
-            return Some(0);
+            return Ok(Entry::NONE);
         }
         let index = usize::from(value);
         if self.constants.len() <= index {
-            let none = Constant { block: Block { word: 0, size: Size::holding(LINE_BYTES) }, users: 0 };
-            self.constants.resize(index + 1, none);
+            let block = Block { word: 0, size: Size::holding(LINE_BYTES) };
+            self.constants.resize(index + 1, Constant { entry: Entry::NONE, block, users: 0 });
         }
         if self.constants[index].users == 0 {
-            let block = self.take(LINE_BYTES, &mut Vec::new())?;
-            let mut line = Line::leaf();
-            (0..=LEAF_KEYS).for_each(|number| line.set_half(LEAF_VALUES + number, value));
-            line.store(self.table.words(block));
-            self.constants[index].block = block;
+            let block = self.take(LINE_BYTES).ok_or(Refused::Full)?;
+            let line = self.table.line(block.word as usize / LINE_WORDS);
+            write_leaf(line, &[Keyed::plain(0, value)], &[]);
+            let constant = &mut self.constants[index];
+            (constant.entry, constant.block) = (Entry::new(Entry::LEAF, block, DIRECT), block);
         }
-        let constant = &mut self.constants[index];
-        constant.users += users;
-        Some(octets(constant.block))
+        self.constants[index].users += users;
+        Ok(self.constants[index].entry)
     }
 
-    /// So many users less of the shared leaf that an entry points to.
-    pub fn release(&mut self, entry: u32, users: u32, end: fn(&mut Arena, Block)) {
-        if entry != 0 && users != 0 {
-            let constant = &mut self.constants[usize::from(self.table.constant(entry))];
-            debug_assert_eq!(octets(constant.block), entry);
-            constant.users -= users;
-            if constant.users == 0 {
-                end(&mut self.arena, constant.block);
-            }
-        }
+    /// 256 entries, whatever they hold.
+    pub fn array(&mut self, octet: u8) -> Result<(Entry, Block), Refused> {
+        let block = self.take(FAN * size_of::<AtomicU32>()).ok_or(Refused::Full)?;
+        Ok((Entry::new(Entry::ARRAY, block, octet), block))
     }
 
-    /// An entry and its blocks are out of use.
-    pub fn end(&mut self, entry: u32, blocks: &[Block], end: fn(&mut Arena, Block)) {
-        if blocks.is_empty() {
-            self.release(entry, 1, end);
+    /// Ends all that is behind an entry that so many places have, arrays excepted.
+    pub fn end(&mut self, entry: Entry, users: u32, end: End) {
+        if entry == Entry::NONE {
+            return;
         }
-        for &block in blocks {
-            end(&mut self.arena, block);
-        }
-    }
-
-    fn host(&mut self, intervals: &[Interval], blocks: &mut Vec<Block>) -> Result<u32, Refused> {
-        let mut line = Line([0; LINE_WORDS]);
-        for number in 0..HOST_KEYS {
-            // What has no interval has the key of the last one, which no address is above.
-            let last = intervals[..intervals.len() - 1].get(number).map_or(u128::MAX, |interval| interval.last);
-            for word in 0..4 {
-                line.0[number * 4 + word] = (last >> (32 * word)) as u32;
-            }
-        }
-        for (number, interval) in intervals.iter().enumerate() {
-            line.set_half(HOST_VALUES + number, interval.value);
-        }
-        let block = self.take(LINE_BYTES, blocks).ok_or(Refused::Full)?;
-        line.store(self.table.words(block));
-        Ok(octets(block) | HOST)
-    }
-
-    fn leaf(
-        &mut self,
-        depth: u32,
-        intervals: &[Interval],
-        cells: &[(u32, Cell)],
-        blocks: &mut Vec<Block>,
-    ) -> Result<Line, Refused> {
-        let mut line = Line::leaf();
-        let mut children = 0;
-        for (number, (key, cell)) in cells.iter().enumerate() {
-            if number + 1 < cells.len() {
-                line.0[number] = key ^ BIAS;
-            }
-            let value = match cell {
-                Cell::Value(value) => *value,
-                Cell::Child(range, end) => {
-                    line.0[LEAF_CHILDREN + children] =
-                        self.lines(depth + 32, &intervals[range.clone()], *end, blocks)?;
-                    children += 1;
-                    CHILD | (children - 1) as u16
+        let table = Arc::clone(&self.table);
+        let block =
+            |lines: usize| Block { word: (entry.line() * LINE_WORDS) as u32, size: Size::holding(lines * LINE_BYTES) };
+        match entry.kind() {
+            Entry::LEAF => {
+                let line = table.line(entry.line());
+                let value = value(line, 0);
+                if let Some(constant) = self.constants.get_mut(usize::from(value))
+                    && constant.users > 0
+                    && constant.entry == entry
+                {
+                    constant.users -= users;
+                    if constant.users == 0 {
+                        end(&mut self.arena, constant.block);
+                    }
+                    return;
                 }
-            };
-            line.set_half(LEAF_VALUES + number, value);
+                self.end_children(line, end);
+                end(&mut self.arena, block(1));
+            }
+            Entry::NODE => {
+                let keys = table.line(entry.line());
+                let leaves = 1 + keys.iter().take_while(|key| key.load(Relaxed) != UNUSED_KEY).count();
+                for leaf in 0..leaves {
+                    self.end_children(table.line(entry.leaf(leaf).line()), end);
+                }
+                end(&mut self.arena, block(1 + leaves));
+            }
+            Entry::HOST => end(&mut self.arena, block(1)),
+            _ => unreachable!("arrays are ended by those who know what is in them"),
         }
-        Ok(line)
     }
 
-    fn take(&mut self, bytes: usize, blocks: &mut Vec<Block>) -> Option<Block> {
-        // A line each at least: entries are numbers of lines.
-        let size = Size::holding(bytes.max(LINE_BYTES));
+    fn end_children(&mut self, leaf: &[AtomicU32; LINE_HALVES], end: End) {
+        for child in &leaf[CHILDREN..] {
+            self.end(Entry(child.load(Relaxed)), 1, end);
+        }
+    }
+
+    fn give_all(&mut self, entries: &[Entry]) {
+        for &entry in entries {
+            self.end(entry, 1, Arena::give);
+        }
+    }
+
+    fn take(&mut self, bytes: usize) -> Option<Block> {
+        let size = Size::holding(bytes);
         let block =
             if self.arena.free_bytes() < size.bytes() + self.spare_bytes { None } else { self.arena.take(size) };
-        match block {
-            Some(block) => blocks.push(block),
-            None => self.refused_bytes = size.bytes(),
+        if block.is_none() {
+            self.refused_bytes = size.bytes();
         }
         block
     }
 }
 
-/// A line that no reader has seen yet.
-struct Line([u32; LINE_WORDS]);
-
-impl Line {
-    fn leaf() -> Self {
-        let mut line = Self([0; LINE_WORDS]);
-        line.0[..LEAF_KEYS].fill(NO_KEY);
-        line
-    }
-
-    fn set_half(&mut self, index: usize, value: u16) {
-        self.0[index / 2] |= u32::from(value) << (index % 2 * 16);
-    }
-
-    fn store(&self, words: &[AtomicU32]) {
-        for (word, &value) in words.iter().zip(&self.0) {
-            word.store(value, Relaxed);
-        }
-    }
+/// Whether all of it fits into a leaf.
+pub(super) fn is_leaf(keys: &[Keyed]) -> bool {
+    pack(keys, &mut [0]).is_some()
 }
 
-/// The intervals by the 32 bits of keys: the last key of each, and what it is.
-fn cells(depth: u32, below: u128, intervals: &[Interval], end: u128) -> Vec<(u32, Cell)> {
-    let mut cells = Vec::with_capacity(intervals.len() + 4);
-    let mut number = 0;
-    // The first address not yet in a cell; always the first of its key.
-    let mut next = end.first(depth as u8);
-    while let Some(&Interval { last, value }) = intervals.get(number) {
-        let last = last.min(end);
-        if last & below == below {
-            cells.push((key(last, depth), Cell::Value(value)));
-            number += 1;
-        } else {
-            let first_of_key = last & !below;
-            if next < first_of_key {
-                cells.push((key(first_of_key - 1, depth), Cell::Value(value)));
-            }
-            let key_end = last | below;
-            let from = number;
-            while intervals[number].last.min(end) < key_end {
-                number += 1;
-            }
-            cells.push((key(key_end, depth), Cell::Child(from..number + 1, key_end)));
-            number += usize::from(intervals[number].last.min(end) == key_end);
+/// Deals keys out to leaves, as many as there are ends, and says where each ends and how many it
+/// took.
+fn pack(keys: &[Keyed], ends: &mut [u16]) -> Option<usize> {
+    let (mut leaf, mut values, mut children) = (0, 0, 0);
+    for (at, keyed) in keys.iter().enumerate() {
+        let child = usize::from(keyed.is_child());
+        if values == LEAF_VALUES || children + child > LEAF_CHILDREN {
+            *ends.get_mut(leaf)? = at as u16;
+            (leaf, values, children) = (leaf + 1, 0, 0);
         }
-        next = match cells.last() {
-            Some((_, Cell::Child(_, key_end))) => key_end.wrapping_add(1),
-            _ => last.wrapping_add(1),
-        };
-        if next.wrapping_sub(1) == end {
-            break;
-        }
+        values += 1;
+        children += child;
     }
-    cells
+    *ends.get_mut(leaf)? = keys.len() as u16;
+    Some(leaf + 1)
 }
 
-/// Which cells are in a leaf together; `None` when there are more leaves than a node can have.
-fn leaves(cells: &[(u32, Cell)]) -> Option<Vec<Range<usize>>> {
-    let mut leaves = Vec::new();
-    let (mut from, mut children) = (0, 0);
-    for (number, (_, cell)) in cells.iter().enumerate() {
-        let is_child = matches!(cell, Cell::Child(..));
-        if number - from == LEAF_KEYS + 1 || (is_child && children == LEAF_MOST_CHILDREN) {
-            leaves.push(from..number);
-            (from, children) = (number, 0);
-        }
-        children += usize::from(is_child);
+/// Writes a leaf that takes its children from `entries`, and returns the others.
+fn write_leaf<'e>(line: &[AtomicU32; LINE_HALVES], keys: &[Keyed], entries: &'e [Entry]) -> &'e [Entry] {
+    let mut children = 0;
+    let mut values = [0_u16; 2 * (CHILDREN - VALUE_WORDS)];
+    for (value, keyed) in values.iter_mut().zip(keys) {
+        *value = if keyed.is_child() { CHILD | children as u16 } else { keyed.value };
+        children += usize::from(keyed.is_child());
     }
-    leaves.push(from..cells.len());
-    (leaves.len() <= NODE_KEYS + 1).then_some(leaves)
+    let last = values[keys.len() - 1];
+    values[keys.len()..].fill(last);
+    for (at, half) in line[..LEAF_KEYS].iter().enumerate() {
+        let key = keys.get(at + 1).map_or(UNUSED_KEY, |keyed| kept_key(keyed.key));
+        half.store(key, Relaxed);
+    }
+    for (at, pair) in values.as_chunks::<2>().0.iter().enumerate() {
+        line[VALUE_WORDS + at].store(u32::from(pair[0]) | u32::from(pair[1]) << 16, Relaxed);
+    }
+    let (own, others) = entries.split_at(children);
+    for at in 0..LEAF_CHILDREN {
+        line[CHILDREN + at].store(own.get(at).map_or(0, |entry| entry.0), Relaxed);
+    }
+    others
 }
 
-fn node(cells: &[(u32, Cell)], leaves: &[Range<usize>]) -> Line {
-    let mut line = Line([NO_KEY; LINE_WORDS]);
-    for (number, leaf) in leaves[..leaves.len() - 1].iter().enumerate() {
-        line.0[number] = cells[leaf.end - 1].0 ^ BIAS;
-    }
-    line
-}
-
-/// Where a block begins, in octets.
-fn octets(block: Block) -> u32 {
-    block.word * 8
+/// A leaf's value.
+fn value(line: &[AtomicU32; LINE_HALVES], at: usize) -> u16 {
+    (line[VALUE_WORDS + at / 2].load(Relaxed) >> (at % 2 * 16)) as u16
 }

@@ -1,11 +1,11 @@
 //! The reading side.
-#![expect(
-    unsafe_code,
-    reason = "bounds checks and comparing keys one by one take twice the time: see `Lookup`, `Avx2`"
-)]
+#![expect(unsafe_code, reason = "vectors that the CPU has, and no bounds checks: see `Search` and `Lookup`")]
 
 use std::sync::Arc;
 
+use zerocopy::IntoBytes;
+
+use super::search::*;
 use super::*;
 use crate::Value;
 use crate::arena::MARGIN_WORDS;
@@ -32,7 +32,8 @@ impl Reader6 {
     /// Looks up `addresses[i]` in `vrfs[i]` and writes the answer to `values[i]`, for slices
     /// of any length; multiples of 64 are best. VRFs may be mixed.
     ///
-    /// Faster than single lookups: what one waits for from memory overlaps with the others.
+    /// Faster than single lookups: what one waits for from memory overlaps with the others, and no
+    /// branch depends on how deep one of them goes.
     ///
     /// # Panics
     ///
@@ -52,140 +53,99 @@ impl Reader6 {
 enum Level {
     /// What the compiler may use anyway.
     Portable,
-    /// x86-64 from 2013 on: compares eight keys at once.
+    #[cfg(all(target_arch = "aarch64", target_endian = "little", not(miri)))]
+    Neon,
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    Sse2,
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     Avx2,
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    Avx512,
+}
+
+/// Runs a function with the instructions of a level.
+macro_rules! with_level {
+    ($level:expr, $search:ident => fn $name:ident($($argument:ident: $type:ty),*) $(-> $return:ty)? $body:block) => {{
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        #[target_feature(enable = "avx2,bmi1,bmi2,popcnt,lzcnt")]
+        fn avx2($($argument: $type),*) $(-> $return)? {
+            type $search = Avx2;
+            $body
+        }
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,bmi1,bmi2,popcnt,lzcnt")]
+        fn avx512($($argument: $type),*) $(-> $return)? {
+            type $search = Avx512;
+            $body
+        }
+        match $level {
+            #[cfg(all(target_arch = "x86_64", not(miri)))]
+            // SAFETY: the level says that the CPU has them.
+            Level::Avx512 => unsafe { avx512($($argument),*) },
+            #[cfg(all(target_arch = "x86_64", not(miri)))]
+            // SAFETY: the level says that the CPU has them.
+            Level::Avx2 => unsafe { avx2($($argument),*) },
+            #[cfg(all(target_arch = "x86_64", not(miri)))]
+            Level::Sse2 => {
+                type $search = Sse2;
+                $body
+            }
+            #[cfg(all(target_arch = "aarch64", target_endian = "little", not(miri)))]
+            Level::Neon => {
+                type $search = Neon;
+                $body
+            }
+            Level::Portable => {
+                type $search = Portable;
+                $body
+            }
+        }
+    }};
 }
 
 impl Level {
     fn of_this_cpu() -> Self {
+        *Self::all().last().expect("there is the portable one")
+    }
+
+    /// Those that this CPU has, the best last.
+    fn all() -> &'static [Self] {
         #[cfg(all(target_arch = "x86_64", not(miri)))]
-        if std::arch::is_x86_feature_detected!("avx2")
-            && std::arch::is_x86_feature_detected!("popcnt")
-            && std::arch::is_x86_feature_detected!("bmi2")
         {
-            return Self::Avx2;
+            let all = &[Self::Portable, Self::Sse2, Self::Avx2, Self::Avx512];
+            let has_avx2 = std::arch::is_x86_feature_detected!("avx2")
+                && std::arch::is_x86_feature_detected!("bmi1")
+                && std::arch::is_x86_feature_detected!("bmi2")
+                && std::arch::is_x86_feature_detected!("popcnt")
+                && std::arch::is_x86_feature_detected!("lzcnt");
+            let has_avx512 = has_avx2
+                && std::arch::is_x86_feature_detected!("avx512f")
+                && std::arch::is_x86_feature_detected!("avx512bw")
+                && std::arch::is_x86_feature_detected!("avx512vl");
+            &all[..2 + usize::from(has_avx2) + usize::from(has_avx512)]
         }
-        Self::Portable
+        #[cfg(all(target_arch = "aarch64", target_endian = "little", not(miri)))]
+        {
+            &[Self::Portable, Self::Neon]
+        }
+        #[cfg(any(miri, not(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")))))]
+        &[Self::Portable]
     }
 
     #[inline(always)]
     fn single(self, table: &Table, vrf: u16, address: u128) -> Option<Value> {
-        #[cfg(all(target_arch = "x86_64", not(miri)))]
-        #[target_feature(enable = "avx2,popcnt,bmi2")]
-        fn avx2(table: &Table, vrf: u16, address: u128) -> Option<Value> {
-            let value = Lookup::new(table, Avx2(())).single(vrf, address);
-            std::arch::x86_64::_mm256_zeroupper();
-            value
-        }
-        match self {
-            Self::Portable => Lookup::new(table, Portable).single(vrf, address),
-            #[cfg(all(target_arch = "x86_64", not(miri)))]
-            // SAFETY: the level says that the CPU has them.
-            Self::Avx2 => unsafe { avx2(table, vrf, address) },
-        }
+        with_level!(self, S => fn single(table: &Table, vrf: u16, address: u128) -> Option<Value> {
+            Lookup::new(table).single::<S>(vrf, address)
+        })
     }
 
     #[inline(always)]
     fn batch(self, table: &Table, vrfs: &[u16], addresses: &[u128], values: &mut [Option<Value>]) {
-        #[cfg(all(target_arch = "x86_64", not(miri)))]
-        #[target_feature(enable = "avx2,popcnt,bmi2")]
-        fn avx2(table: &Table, vrfs: &[u16], addresses: &[u128], values: &mut [Option<Value>]) {
-            Lookup::new(table, Avx2(())).batch(vrfs, addresses, values);
-            std::arch::x86_64::_mm256_zeroupper();
-        }
-        match self {
-            Self::Portable => Lookup::new(table, Portable).batch(vrfs, addresses, values),
-            #[cfg(all(target_arch = "x86_64", not(miri)))]
-            // SAFETY: the level says that the CPU has them.
-            Self::Avx2 => unsafe { avx2(table, vrfs, addresses, values) },
-        }
-    }
-}
-
-/// How the keys of a line are compared.
-trait Search: Copy {
-    /// How many of the keys of a leaf are below a key.
-    fn leaf(self, keys: &[AtomicU32; LEAF_KEYS], key: u32) -> usize;
-    /// The same of a node.
-    fn node(self, keys: &[AtomicU32; NODE_KEYS], key: u32) -> usize;
-}
-
-/// In plain Rust.
-#[derive(Clone, Copy, Debug)]
-struct Portable;
-
-impl Search for Portable {
-    #[inline(always)]
-    fn leaf(self, keys: &[AtomicU32; LEAF_KEYS], key: u32) -> usize {
-        below(keys, key)
-    }
-
-    #[inline(always)]
-    fn node(self, keys: &[AtomicU32; NODE_KEYS], key: u32) -> usize {
-        below(keys, key)
-    }
-}
-
-#[inline(always)]
-fn below<const N: usize>(keys: &[AtomicU32; N], key: u32) -> usize {
-    let key = (key ^ BIAS).cast_signed();
-    keys.iter().map(|other| usize::from(other.load(Relaxed).cast_signed() < key)).sum()
-}
-
-/// Eight keys at once. Made by [`Level`] alone, where the CPU has AVX2 and `popcnt`.
-///
-/// In assembly, because Rust has no load of 32 octets that others may write meanwhile, and they
-/// may where the owner reclaims too early. Such a load is one of x86-64 that gives some octets.
-#[cfg(all(target_arch = "x86_64", not(miri)))]
-#[derive(Clone, Copy, Debug)]
-struct Avx2(());
-
-#[cfg(all(target_arch = "x86_64", not(miri)))]
-impl Search for Avx2 {
-    #[inline(always)]
-    fn leaf(self, keys: &[AtomicU32; LEAF_KEYS], key: u32) -> usize {
-        let below: u64;
-        // SAFETY: reads the 32 octets of `keys`, and changes its own registers and flags only.
-        // The CPU has the instructions, for `self` exists.
-        unsafe {
-            std::arch::asm!(
-                "vmovd {key:x}, {bits:e}",
-                "vpbroadcastd {key:y}, {key:x}",
-                "vpcmpgtd {key:y}, {key:y}, ymmword ptr [{keys}]",
-                "vmovmskps {bits:e}, {key:y}",
-                "popcnt {bits:e}, {bits:e}",
-                key = out(xmm_reg) _,
-                bits = inout(reg) u64::from(key ^ BIAS) => below,
-                keys = in(reg) keys,
-                options(pure, readonly, nostack),
-            );
-        }
-        below as usize
-    }
-
-    #[inline(always)]
-    fn node(self, keys: &[AtomicU32; NODE_KEYS], key: u32) -> usize {
-        let below: u64;
-        // SAFETY: as above, 64 octets.
-        unsafe {
-            std::arch::asm!(
-                "vmovd {key:x}, {bits:e}",
-                "vpbroadcastd {key:y}, {key:x}",
-                "vpcmpgtd {high:y}, {key:y}, ymmword ptr [{keys} + 32]",
-                "vpcmpgtd {key:y}, {key:y}, ymmword ptr [{keys}]",
-                // Two octets of ones for each key below.
-                "vpackssdw {key:y}, {key:y}, {high:y}",
-                "vpmovmskb {bits:e}, {key:y}",
-                "popcnt {bits:e}, {bits:e}",
-                key = out(xmm_reg) _,
-                high = out(xmm_reg) _,
-                bits = inout(reg) u64::from(key ^ BIAS) => below,
-                keys = in(reg) keys,
-                options(pure, readonly, nostack),
-            );
-        }
-        below as usize / 2
+        with_level!(self, S => fn batch(
+            table: &Table, vrfs: &[u16], addresses: &[u128], values: &mut [Option<Value>]
+        ) {
+            Lookup::new(table).batch::<S>(vrfs, addresses, values);
+        });
     }
 }
 
@@ -195,77 +155,71 @@ impl Search for Avx2 {
 ///
 /// * [`Lookup::vrf`] is the index of a default, and there are [`SLOTS`] entries for each
 ///   ([`Table::reserve`]).
-/// * The writer stores no entries in them but zero and those of blocks, even when the block has
-///   been freed and is part of another since. Behind both there is memory for [`MARGIN_WORDS`]
-///   more, 4 KiB, and from one entry nobody reads further than 18 lines or 256 cells and a line.
-/// * What a block says may be anything, if it has become part of another. So its entries are
-///   limited to the memory less the margin.
+/// * The writer stores no entries in the direct table but zero and those of blocks, even when the
+///   block has been freed and is part of another since. [`MARGIN_WORDS`] behind there is memory:
+///   the 17 leaves of a node and the 1,024 octets of an array.
+/// * What a block says may be anything, if it has become part of another. So an entry from an array
+///   or a leaf is limited to the memory less the margin ([`Start::limited`]).
 #[derive(Clone, Copy)]
-struct Lookup<'t, S> {
+struct Lookup<'t> {
     direct: &'t [AtomicU32],
-    words: &'t [AtomicU32],
+    halves: &'t [AtomicU32],
+    words: &'t [AtomicU64],
     defaults: &'t [AtomicU16],
-    search: S,
+    shorts: &'t [AtomicU32],
 }
 
-/// What a lookup has come to.
-enum Step {
-    Value(u16),
-    /// Go on from this entry, at this depth.
-    Entry(u32, u32),
-}
-
-impl<'t, S: Search> Lookup<'t, S> {
+impl<'t> Lookup<'t> {
     #[inline(always)]
-    fn new(table: &'t Table, search: S) -> Self {
-        Self { direct: table.direct.as_u32(), words: table.memory.as_u32(), defaults: &table.defaults, search }
+    fn new(table: &'t Table) -> Self {
+        Self {
+            direct: table.direct.as_u32(),
+            halves: table.memory.as_u32(),
+            words: table.memory.words(),
+            defaults: &table.defaults,
+            shorts: table.short.as_u32(),
+        }
     }
 
     #[inline(always)]
-    fn single(self, vrf: u16, address: u128) -> Option<Value> {
+    fn single<S: Search>(self, vrf: u16, address: u128) -> Option<Value> {
         let vrf = self.vrf(vrf);
-        let value = self.walk(self.entry(vrf, address), SLOT_BITS, address);
-        answer(value, self.default(vrf))
+        let value = self.descend::<S>(self.start(vrf).entry(address), address);
+        self.answer(vrf, self.default(vrf), address, value)
     }
 
+    /// From an entry on, one address alone.
     #[inline(always)]
-    fn walk(self, mut entry: u32, mut depth: u32, address: u128) -> u16 {
-        // Each step but those from a node goes at least a bit deeper. What is read of a block
-        // that has been freed too early may say otherwise, and must not hold a reader for ever.
-        for _ in 0..256 {
-            match self.step(entry, depth, address) {
-                Step::Value(value) => return value,
-                Step::Entry(next, deeper) => (entry, depth) = (next, deeper),
+    fn descend<S: Search>(self, mut entry: Entry, address: u128) -> u16 {
+        for _ in 0..MOST_STEPS {
+            match entry.kind() {
+                Entry::LEAF => {
+                    let value = self.leaf::<S>(entry, &address);
+                    if value & CHILD == 0 {
+                        return value;
+                    }
+                    entry = self.child(entry, value);
+                }
+                Entry::NODE => entry = self.node::<S>(entry, &address),
+                Entry::ARRAY => entry = self.array(entry, (address >> (8 * entry.below())) as u8),
+                _ => return self.host(entry, address),
             }
         }
         0
     }
 
     #[inline(always)]
-    fn step(self, entry: u32, depth: u32, address: u128) -> Step {
-        match entry & TAG {
-            ARRAY => Step::Entry(self.cell(entry, depth, address), depth + stride(entry)),
-            NODE => Step::Entry(self.leaf_of(entry, depth, address), depth),
-            HOST => Step::Value(self.host(entry, address)),
-            _ => {
-                let value = self.leaf(entry, depth, address);
-                if value & CHILD == 0 { Step::Value(value) } else { Step::Entry(self.child(entry, value), depth + 32) }
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn batch(self, vrfs: &[u16], addresses: &[u128], values: &mut [Option<Value>]) {
-        let left = self.batches::<64>(vrfs, addresses, values);
-        let left = self.batches::<16>(left.0, left.1, left.2);
+    fn batch<S: Search>(self, vrfs: &[u16], addresses: &[u128], values: &mut [Option<Value>]) {
+        let left = self.batches::<S, 64>(vrfs, addresses, values);
+        let left = self.batches::<S, 16>(left.0, left.1, left.2);
         for ((&vrf, &address), value) in left.0.iter().zip(left.1).zip(left.2) {
-            *value = self.single(vrf, address);
+            *value = self.single::<S>(vrf, address);
         }
     }
 
     /// As many batches of `N` as there are; returns what is left.
     #[inline(always)]
-    fn batches<'a, const N: usize>(
+    fn batches<'a, S: Search, const N: usize>(
         self,
         vrfs: &'a [u16],
         addresses: &'a [u128],
@@ -275,81 +229,94 @@ impl<'t, S: Search> Lookup<'t, S> {
         let (addresses, addresses_left) = addresses.as_chunks::<N>();
         let (values, values_left) = values.as_chunks_mut::<N>();
         for ((vrfs, addresses), values) in vrfs.iter().zip(addresses).zip(values) {
-            // Mostly all are in one VRF, and then a part of the work is done once.
+            // Mostly all are in one VRF, and then a quarter of the work is done once.
             let first = vrfs[0];
             if vrfs.iter().fold(0, |differ, vrf| differ | (vrf ^ first)) == 0 {
                 let vrf = self.vrf(first);
-                let found = self.resolve(|_| vrf, addresses);
                 let default = self.default(vrf);
-                for (value, found) in values.iter_mut().zip(found) {
-                    *value = answer(found, default);
+                if default & SHORT == 0 {
+                    let answer = |_, found| to_value(if found == 0 { default } else { found });
+                    self.resolve::<S, N>(Some(vrf), vrfs, addresses, values, answer);
+                } else {
+                    let answer = |lane: usize, found| self.answer(vrf, default, addresses[lane], found);
+                    self.resolve::<S, N>(Some(vrf), vrfs, addresses, values, answer);
                 }
             } else {
-                let found = self.resolve(|lane: usize| self.vrf(vrfs[lane]), addresses);
-                for lane in 0..N {
-                    values[lane] = answer(found[lane], self.default(self.vrf(vrfs[lane])));
-                }
+                let answer = |lane: usize, found| {
+                    let vrf = self.vrf(vrfs[lane]);
+                    self.answer(vrf, self.default(vrf), addresses[lane], found)
+                };
+                self.resolve::<S, N>(None, vrfs, addresses, values, answer);
             }
         }
         (vrfs_left, addresses_left, values_left)
     }
 
-    /// A batch, the default routes apart, in passes: each begins what the next one waits for.
-    /// Lanes that have the same to do are gathered, so that no branch asks for each.
+    /// A batch, the short routes apart, in passes: each begins what the next one waits for. Which
+    /// lanes go through an array or a node is a mask, so that no branch asks each.
     #[inline(always)]
-    fn resolve<const N: usize>(self, vrf: impl Fn(usize) -> usize, addresses: &[u128; N]) -> [u16; N] {
-        let mut entries = [0_u32; N];
-        let mut depths = [SLOT_BITS as u8; N];
-        let (mut arrays, mut nodes) = (Lanes::<N>::new(), Lanes::<N>::new());
-        for lane in 0..N {
-            let entry = self.entry(vrf(lane), addresses[lane]);
-            entries[lane] = entry;
-            self.prefetch(entry, SLOT_BITS, addresses[lane]);
-            arrays.add_if(lane, entry & TAG == ARRAY);
-            nodes.add_if(lane, entry & TAG == NODE);
+    fn resolve<S: Search, const N: usize>(
+        self,
+        vrf: Option<usize>,
+        vrfs: &[u16; N],
+        addresses: &[u128; N],
+        values: &mut [Option<Value>; N],
+        answer: impl Fn(usize, u16) -> Option<Value>,
+    ) {
+        const { assert!(N <= LANES, "a bit for each lane") };
+        let mut entries = [Entry::NONE; N];
+        let mut kinds = Kinds::default();
+        match vrf {
+            Some(vrf) => kinds = S::arrive(self.start(vrf), addresses, &mut entries),
+            None => {
+                for lane in 0..N {
+                    entries[lane] = self.start(self.vrf(vrfs[lane])).first(addresses[lane]);
+                    kinds.add(lane, entries[lane]);
+                }
+            }
         }
-        // As often as depths can grow: see `walk`.
-        for _ in SLOT_BITS..128 {
-            if arrays.count == 0 {
+        let octets = addresses.as_bytes();
+        // An array has an octet of the address less below it than the one before, but when it has
+        // become something else.
+        for _ in 0..16 {
+            if kinds.arrays == 0 {
                 break;
             }
-            let count = std::mem::take(&mut arrays.count);
-            for index in 0..count {
-                let lane = arrays.at(index);
-                let (entry, depth) = (entries[lane], u32::from(depths[lane]));
-                let next = self.cell(entry, depth, addresses[lane]);
-                let depth = depth + stride(entry);
-                (entries[lane], depths[lane]) = (next, depth as u8);
-                self.prefetch(next, depth, addresses[lane]);
-                // Never before the lane that is read next.
-                arrays.add_if(lane, next & TAG == ARRAY);
-                nodes.add_if(lane, next & TAG == NODE);
+            for lane in lanes::<N>(std::mem::take(&mut kinds.arrays)) {
+                let entry = entries[lane];
+                let entry = self.array(entry, octets[lane * 16 + octet_at(entry.below())]);
+                entries[lane] = entry;
+                self.start(0).prefetch(entry, 0);
+                kinds.add(lane, entry);
             }
         }
-        for index in 0..nodes.count {
-            let lane = nodes.at(index);
-            entries[lane] = self.leaf_of(entries[lane], u32::from(depths[lane]), addresses[lane]);
-            self.prefetch(entries[lane], 0, 0);
+        for lane in lanes::<N>(kinds.nodes) {
+            let leaf = self.node::<S>(entries[lane], &addresses[lane]);
+            entries[lane] = leaf;
+            self.start(0).prefetch(leaf, 0);
         }
-        let mut found = [0; N];
-        let mut deeper = Lanes::<N>::new();
+        // What a host line gives if it is read as a leaf is no matter.
+        let (mut found, mut all) = ([0; N], 0);
         for lane in 0..N {
-            found[lane] = self.leaf(entries[lane], u32::from(depths[lane]), addresses[lane]);
-            deeper.add_if(lane, (found[lane] & CHILD != 0) | (entries[lane] & TAG == HOST));
+            found[lane] = self.leaf::<S>(entries[lane], &addresses[lane]);
+            all |= found[lane];
         }
-        for index in 0..deeper.count {
-            let lane = deeper.at(index);
-            if entries[lane] & TAG != HOST {
+        for lane in lanes::<N>(kinds.hosts) {
+            found[lane] = self.host(entries[lane], addresses[lane]);
+        }
+        if all & CHILD != 0 {
+            let children = found.iter().rev().fold(0_u64, |mask, value| mask << 1 | u64::from(value >> 15));
+            for lane in lanes::<N>(children) {
                 entries[lane] = self.child(entries[lane], found[lane]);
-                depths[lane] = depths[lane].wrapping_add(32);
-                self.prefetch(entries[lane], 0, 0);
+                self.start(0).prefetch(entries[lane], 0);
+            }
+            for lane in lanes::<N>(children) {
+                found[lane] = self.descend::<S>(entries[lane], addresses[lane]);
             }
         }
-        for index in 0..deeper.count {
-            let lane = deeper.at(index);
-            found[lane] = self.walk(entries[lane], u32::from(depths[lane]), addresses[lane]);
+        for lane in 0..N {
+            values[lane] = answer(lane, found[lane]);
         }
-        found
     }
 
     /// A VRF beyond the table has no routes: it is the empty one at the end.
@@ -358,137 +325,137 @@ impl<'t, S: Search> Lookup<'t, S> {
         usize::from(vrf).min(self.defaults.len() - 1)
     }
 
-    /// Acquire pairs with the writer's release: who sees an entry sees the lines below it.
+    /// Where the addresses of a VRF are looked up.
     #[inline(always)]
-    fn entry(self, vrf: usize, address: u128) -> u32 {
-        let index = vrf * SLOTS + (address >> SLOT_SHIFT) as usize;
-        debug_assert!(index < self.direct.len());
-        // SAFETY: the first point above; an address has 24 bits above `SLOT_SHIFT`.
-        unsafe { self.direct.get_unchecked(index) }.load(Acquire)
+    fn start(self, vrf: usize) -> Start<'t> {
+        debug_assert!((vrf + 1) * SLOTS <= self.direct.len());
+        // SAFETY: the first point above; an array of atomics is as aligned as these are.
+        let direct = unsafe { &*self.direct.as_ptr().add(vrf * SLOTS).cast() };
+        let last = ((self.words.len() - MARGIN_WORDS) / LINE_WORDS) as u32;
+        Start { direct, halves: self.halves, last: last << Entry::LINE_SHIFT }
+    }
+
+    /// Where an array goes on.
+    #[inline(always)]
+    fn array(self, entry: Entry, octet: u8) -> Entry {
+        let index = entry.line() * LINE_HALVES + usize::from(octet);
+        debug_assert!(index < self.halves.len());
+        // SAFETY: at most 256 behind an entry, so within the margin.
+        self.start(0).limited(unsafe { self.halves.get_unchecked(index) }.load(Acquire))
+    }
+
+    /// Where a leaf goes on that has the number of a child for the address.
+    #[inline(always)]
+    fn child(self, entry: Entry, value: u16) -> Entry {
+        let at = CHILDREN + usize::from(value & !CHILD) % LEAF_CHILDREN;
+        self.start(0).limited(self.line(entry)[at].load(Relaxed))
+    }
+
+    /// The leaf of a node that has the address.
+    #[inline(always)]
+    fn node<S: Search>(self, entry: Entry, address: &u128) -> Entry {
+        entry.leaf(S::node(self.line(entry), key(address, entry.below())))
+    }
+
+    /// What a leaf has for an address: a value, the number of a child, or zero.
+    #[inline(always)]
+    fn leaf<S: Search>(self, entry: Entry, address: &u128) -> u16 {
+        let number = S::leaf(self.line(entry), key(address, entry.below()));
+        let index = entry.line() * 2 * LINE_HALVES + VALUES + number;
+        debug_assert!(number <= LEAF_KEYS && index / 2 < self.halves.len());
+        if cfg!(target_endian = "little") {
+            let values = self.halves.as_ptr().cast::<u16>().cast_mut();
+            // SAFETY: within the entry's line, and aligned. Writer and readers share it through
+            // atomics only. Their widths differ, which Rust allows where one access happens before
+            // the other: a line is written before the entry that leads to it is released, and
+            // written again only after the owner has said that no reader is in it. Where that is
+            // not true, the load is still one of x86-64 and aarch64 that gives some 16 bits.
+            unsafe { AtomicU16::from_ptr(values.add(index)) }.load(Relaxed)
+        } else {
+            (self.line(entry)[VALUE_WORDS + number / 2].load(Relaxed) >> (number % 2 * 16)) as u16
+        }
+    }
+
+    #[inline(always)]
+    fn host(self, entry: Entry, address: u128) -> u16 {
+        let at = entry.line() * LINE_WORDS;
+        debug_assert!(at + LINE_WORDS <= self.words.len());
+        // SAFETY: the line of an entry.
+        let words = unsafe { self.words.get_unchecked(at..at + LINE_WORDS) };
+        let mut number = 0;
+        for at in 0..HOST_KEYS {
+            let first = u128::from(words[2 * at].load(Relaxed)) << 64 | u128::from(words[2 * at + 1].load(Relaxed));
+            number += u32::from(first <= address);
+        }
+        (words[HOST_VALUES].load(Relaxed) >> (16 * number)) as u16
+    }
+
+    #[inline(always)]
+    fn line(self, entry: Entry) -> &'t Line {
+        let at = entry.line() * LINE_HALVES;
+        debug_assert!(at + LINE_HALVES <= self.halves.len());
+        // SAFETY: the line of an entry, or of a leaf behind a node, so within the margin; words are
+        // shared through atomics, and a line is an array of those.
+        unsafe { &*self.halves.as_ptr().add(at).cast::<Line>() }
     }
 
     #[inline(always)]
     fn default(self, vrf: usize) -> u16 {
+        debug_assert!(vrf < self.defaults.len());
         // SAFETY: `vrf` is from `Lookup::vrf`: the first point.
         unsafe { self.defaults.get_unchecked(vrf) }.load(Acquire)
     }
 
-    /// Asks for what the next step reads of an entry.
     #[inline(always)]
-    fn prefetch(self, entry: u32, depth: u32, address: u128) {
-        sys::prefetch_read(self.word(entry, cell(entry, depth, address)));
+    fn answer(self, vrf: usize, default: u16, address: u128, found: u16) -> Option<Value> {
+        let mut value = found;
+        if value == 0 && default & SHORT != 0 {
+            value = self.shorts[vrf * SHORTS + (address >> 120) as usize].load(Acquire) as u16;
+        }
+        to_value(if value == 0 { default } else { value })
     }
-
-    /// The entry of an array.
-    #[inline(always)]
-    fn cell(self, entry: u32, depth: u32, address: u128) -> u32 {
-        self.limit(self.word(entry, cell(entry, depth, address)).load(Acquire))
-    }
-
-    /// The entry of the leaf behind a node.
-    #[inline(always)]
-    fn leaf_of(self, entry: u32, depth: u32, address: u128) -> u32 {
-        let leaf = self.search.node(self.keys(entry), key(address, depth));
-        (entry & LINE) + (LINE_BYTES * (1 + leaf)) as u32
-    }
-
-    #[inline(always)]
-    fn leaf(self, entry: u32, depth: u32, address: u128) -> u16 {
-        let number = self.search.leaf(self.keys(entry), key(address, depth));
-        self.half(entry, LEAF_VALUES + number)
-    }
-
-    /// The entry of a leaf's child; the writer stores it while readers are there.
-    #[inline(always)]
-    fn child(self, entry: u32, value: u16) -> u32 {
-        self.limit(self.word(entry, LEAF_CHILDREN + usize::from(value & 3)).load(Relaxed))
-    }
-
-    #[inline(always)]
-    fn host(self, entry: u32, address: u128) -> u16 {
-        let keys: &[AtomicU32; HOST_KEYS * 4] = self.keys(entry);
-        let key = |[a, b, c, d]: &[AtomicU32; 4]| {
-            let half =
-                |low: &AtomicU32, high: &AtomicU32| u64::from(high.load(Relaxed)) << 32 | u64::from(low.load(Relaxed));
-            u128::from(half(c, d)) << 64 | u128::from(half(a, b))
-        };
-        let number: usize = keys.as_chunks().0.iter().map(|words| usize::from(key(words) < address)).sum();
-        self.half(entry, HOST_VALUES + number)
-    }
-
-    /// An entry out of a block: the third point.
-    #[inline(always)]
-    fn limit(self, entry: u32) -> u32 {
-        entry.min(((self.words.len() - 2 * MARGIN_WORDS) * size_of::<u32>()) as u32)
-    }
-
-    #[inline(always)]
-    fn keys<const N: usize>(self, entry: u32) -> &'t [AtomicU32; N] {
-        const { assert!(N <= LINE_WORDS) };
-        debug_assert!((entry & LINE) as usize / 4 + N <= self.words.len());
-        // SAFETY: an entry is in bounds, and less than the margin is read behind it: the second
-        // and third point. An array of atomics is aligned as they are.
-        unsafe { &*self.words.as_ptr().add((entry & LINE) as usize / 4).cast() }
-    }
-
-    /// The 16 bits of a line at `index`, counted in such, the lowest of a word first.
-    #[inline(always)]
-    fn half(self, entry: u32, index: usize) -> u16 {
-        (self.word(entry, index / 2).load(Relaxed) >> (index % 2 * 16)) as u16
-    }
-
-    /// The word of what an entry points to, up to one cell beyond the most that an array has.
-    #[inline(always)]
-    fn word(self, entry: u32, index: usize) -> &'t AtomicU32 {
-        let index = (entry & LINE) as usize / 4 + index;
-        debug_assert!(index < self.words.len());
-        // SAFETY: as in `keys`: an index is below 256, in an array and in a line.
-        unsafe { self.words.get_unchecked(index) }
-    }
-}
-
-/// Lanes of a batch that have the same to do.
-struct Lanes<const N: usize> {
-    lanes: [u8; N],
-    count: usize,
-}
-
-impl<const N: usize> Lanes<N> {
-    #[inline(always)]
-    fn new() -> Self {
-        Self { lanes: [0; N], count: 0 }
-    }
-
-    /// Written in any case: the next one goes to the same place if this one has nothing to do.
-    #[inline(always)]
-    fn add_if(&mut self, lane: usize, is_one: bool) {
-        self.lanes[self.count % N] = lane as u8;
-        self.count += usize::from(is_one);
-    }
-
-    #[inline(always)]
-    fn at(&self, index: usize) -> usize {
-        usize::from(self.lanes[index % N]) % N
-    }
-}
-
-/// The bits of an array's index.
-#[inline(always)]
-fn stride(entry: u32) -> u32 {
-    entry >> STRIDE_SHIFT & 15
-}
-
-/// The index in what an entry points to: zero where that is no array.
-#[inline(always)]
-fn cell(entry: u32, depth: u32, address: u128) -> usize {
-    // Limited to what an array can have.
-    (u64::from(key(address, depth)) >> (32 - stride(entry))) as usize & (CELLS - 1)
 }
 
 #[inline(always)]
-fn answer(value: u16, default: u16) -> Option<Value> {
-    Value::in_entry(u32::from(if value == 0 { default } else { value }))
+fn to_value(value: u16) -> Option<Value> {
+    Value::in_entry(u32::from(value))
 }
+
+/// The numbers of the bits that are set, lowest first.
+#[inline(always)]
+fn lanes<const N: usize>(mut mask: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let lane = mask.trailing_zeros() as usize % N;
+        (mask != 0).then(|| {
+            mask &= mask - 1;
+            lane
+        })
+    })
+}
+
+/// The 32 bits of an address that have so many octets below them.
+#[inline(always)]
+fn key(address: &u128, below: usize) -> u32 {
+    // No valid entry has more.
+    let below = below.min(usize::from(LAST_KEY));
+    if cfg!(target_endian = "little") {
+        // One load, where a shift of 128 bits takes six instructions.
+        let octets = std::ptr::from_ref(address).cast::<u8>();
+        // SAFETY: four octets from at most the thirteenth of sixteen on.
+        unsafe { octets.add(below).cast::<u32>().read_unaligned() }
+    } else {
+        (*address >> (8 * below)) as u32
+    }
+}
+
+/// Where the octet is, in memory, that has so many below it.
+#[inline(always)]
+fn octet_at(below: usize) -> usize {
+    if cfg!(target_endian = "little") { below } else { 15 - below }
+}
+
+/// More than any lookup takes: 13 arrays, then a node and a leaf four times.
+const MOST_STEPS: usize = 32;
 
 #[cfg(test)]
 mod tests {
@@ -496,45 +463,40 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::naive::Intervals;
-    use crate::{Limits, Prefix6, Writer6};
+    use crate::{Change, Limits, Prefix6, Writer6};
 
     proptest! {
-        /// In batches of every length, over arrays, nodes, leaves, children and host lines.
+        /// In one VRF and in a mix of them, in batches of every length, with every kind of entry.
         #[test]
-        fn every_level_of_instructions_answers_as_the_intervals_do(
-            routes in vec((any::<u128>(), 20..=128_u8, 0..100_u32, 1..=Value::MAX), 0..600),
+        fn every_level_of_instructions_gives_the_same_answers(
+            routes in vec((0..2_u16, any::<[u8; 16]>(), 30..=128_u8, 1..=Value::MAX), 0..1000),
+            queries in vec((0..3_u16, any::<[u8; 16]>()), 0..200),
             default in proptest::option::of(1..=Value::MAX),
-            picks in vec((any::<usize>(), any::<bool>()), 0..200),
             is_mixed in any::<bool>(),
         ) {
-            // Below a /21, and the larger the shift, the more of them meet deeper down.
-            let routes: Vec<_> = routes
-                .into_iter()
-                .map(|(address, len, shift, number)| {
-                    let address = 0x2001_0800 << 96 | address >> 21 >> shift;
-                    (Prefix6::containing(address, len).unwrap(), Value::new(number).unwrap())
-                })
-                .chain(default.map(|number| (Prefix6::new(0, 0).unwrap(), Value::new(number).unwrap())))
-                .collect();
-            let mut writer = Writer6::new(Limits { vrfs: 2, bytes: 4 << 20 }).unwrap();
-            for &(prefix, value) in &routes {
-                writer.insert(1, prefix, value).unwrap();
-            }
-            let oracle = Intervals::new(routes);
-            let starts: Vec<u128> = oracle.starts().collect();
-            let addresses: Vec<u128> = picks
-                .into_iter()
-                .map(|(pick, is_before)| starts[pick % starts.len()].wrapping_sub(u128::from(is_before)))
-                .collect();
-            // Two of five in a VRF without routes, or in none.
-            let vrf = |lane: usize| if is_mixed { [1, 0, 1, 1, 2][lane % 5] } else { 1 };
-            let vrfs: Vec<u16> = (0..addresses.len()).map(vrf).collect();
-            let expect = |(&vrf, &address): (&u16, &u128)| oracle.lookup(address).filter(|_| vrf == 1);
-            let expected: Vec<_> = vrfs.iter().zip(&addresses).map(expect).collect();
+            // One slot and few values in each octet below, so that there are arrays below arrays,
+            // routes nest, and queries hit.
+            let address = |octets: [u8; 16]| {
+                let mut octets = octets.map(|octet| octet & 0x81);
+                (octets[0], octets[1], octets[2], octets[3]) = (0x20, 1, 0xd, octets[3] & 1);
+                u128::from_be_bytes(octets)
+            };
+            let mut writer = Writer6::new(Limits { vrfs: 2, bytes: 8 << 20 }).unwrap();
+            let mut changes: Vec<_> = routes.into_iter().map(|(vrf, octets, len, number)| {
+                let prefix = Prefix6::containing(address(octets), len).unwrap();
+                Change { vrf, prefix, value: Value::new(number) }
+            }).collect();
+            changes.extend(default.map(|number| {
+                Change { vrf: 1, prefix: Prefix6::new(0, 0).unwrap(), value: Value::new(number) }
+            }));
+            writer.apply(changes).unwrap();
             let table = &writer.reader().table;
-            for level in [Level::Portable, Level::of_this_cpu()] {
-                let mut values = vec![None; addresses.len()];
+            let vrfs: Vec<u16> = queries.iter().map(|query| if is_mixed { query.0 } else { 1 }).collect();
+            let addresses: Vec<u128> = queries.iter().map(|query| address(query.1)).collect();
+            let expected: Vec<_> =
+                vrfs.iter().zip(&addresses).map(|(&vrf, &address)| Level::Portable.single(table, vrf, address)).collect();
+            for level in Level::all() {
+                let mut values = vec![None; queries.len()];
                 level.batch(table, &vrfs, &addresses, &mut values);
                 prop_assert_eq!(&values, &expected, "{:?}", level);
                 for ((&vrf, &address), &expected) in vrfs.iter().zip(&addresses).zip(&expected) {
