@@ -52,6 +52,7 @@
 
 mod address;
 mod arena;
+mod lanes;
 mod limits;
 pub mod naive;
 mod prefix;

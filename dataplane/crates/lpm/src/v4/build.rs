@@ -106,7 +106,7 @@ impl Blocks {
             let pair = u64::from(deep[2 * number]) | u64::from(deep[2 * number + 1]) << 32;
             words[entry - 1 - number].store(pair, Relaxed);
         }
-        words[entry].store(runs.starts[0], Relaxed);
+        words[entry].store(runs.ends()[0], Relaxed);
         store_values(&words[entry + 1..], 0, runs.values());
         Some(Built { entry: entry as u32, block: Some(block) })
     }
@@ -164,7 +164,7 @@ impl Blocks {
         if self.constants[index].users == 0 {
             let block = self.take(16)?;
             let words = self.table.memory.words();
-            words[block.word as usize].store(1, Relaxed);
+            words[block.word as usize].store(1 << 63, Relaxed);
             words[block.word as usize + 1].store(u64::from(value), Relaxed);
             self.constants[index].block = block;
         }
@@ -189,8 +189,10 @@ impl Blocks {
     fn each_deep(&mut self, entry: u32, slots: u64, each: fn(&mut Arena, Block)) {
         let table = Arc::clone(&self.table);
         let view = table.block(entry);
-        for (run, slot) in bits(view.starts()).enumerate() {
-            let value = view.run(run);
+        let ends = view.ends();
+        for (before, slot) in (1..).zip(bits(ends)) {
+            // A deep run is one slot.
+            let value = view.run(ends.count_ones() as usize - before);
             if value & DEEP != 0 && slots >> slot & 1 != 0 {
                 each(&mut self.arena, deep_block(&table, view.deep(value)));
             }
@@ -225,12 +227,12 @@ impl Blocks {
         }
         let block = self.take(DEEP_HEAD_BYTES + runs.count * 2)?;
         let words = &self.table.memory.words()[block.word as usize..];
-        let mut before = 0;
+        let mut behind = 0;
         let mut counts = 0_u64;
-        for (quarter, starts) in runs.starts.into_iter().enumerate() {
-            words[quarter].store(starts, Relaxed);
-            counts |= before << (8 * quarter);
-            before += u64::from(starts.count_ones());
+        for (quarter, ends) in runs.ends().into_iter().enumerate().rev() {
+            words[quarter].store(ends, Relaxed);
+            counts |= behind << (8 * quarter);
+            behind += u64::from(ends.count_ones());
         }
         // The first two values share a word with the counts.
         words[DEEP_COUNTS].store(counts, Relaxed);
@@ -248,8 +250,8 @@ enum Deep {
 
 /// The deep block at a word: its size follows from its runs.
 fn deep_block(table: &Table, word: u32) -> Block {
-    let starts = &table.memory.words()[word as usize..][..DEEP_COUNTS];
-    let runs: u32 = starts.iter().map(|starts| starts.load(Relaxed).count_ones()).sum();
+    let ends = &table.memory.words()[word as usize..][..DEEP_COUNTS];
+    let runs: u32 = ends.iter().map(|ends| ends.load(Relaxed).count_ones()).sum();
     Block { word, size: Size::holding(DEEP_HEAD_BYTES + runs as usize * 2) }
 }
 
@@ -279,22 +281,29 @@ impl<const SLOTS: usize, const WORDS: usize> Runs<SLOTS, WORDS> {
         runs
     }
 
-    fn values(&self) -> &[u16] {
-        &self.values[..self.count]
+    /// The last slot of each run.
+    fn ends(&self) -> [u64; WORDS] {
+        // One before the next start, or the last of all.
+        std::array::from_fn(|word| self.starts[word] >> 1 | self.starts.get(word + 1).map_or(1, |next| next & 1) << 63)
+    }
+
+    /// As they are kept, the last run's first.
+    fn values(&self) -> impl ExactSizeIterator<Item = u16> {
+        self.values[..self.count].iter().rev().copied()
     }
 }
 
 /// Writes values from the 16 bits with number `first` on. What the first word has is kept.
-fn store_values(words: &[AtomicU64], first: usize, values: &[u16]) {
+fn store_values(words: &[AtomicU64], first: usize, values: impl ExactSizeIterator<Item = u16>) {
     let mut word = if first == 0 { 0 } else { words[0].load(Relaxed) };
-    for (at, &value) in (first..).zip(values) {
+    let end = first + values.len();
+    for (at, value) in (first..).zip(values) {
         word |= u64::from(value) << (at % 4 * 16);
         if at % 4 == 3 {
             words[at / 4].store(word, Relaxed);
             word = 0;
         }
     }
-    let end = first + values.len();
     if !end.is_multiple_of(4) {
         words[end / 4].store(word, Relaxed);
     }

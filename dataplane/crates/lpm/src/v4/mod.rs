@@ -2,16 +2,16 @@
 //!
 //! ```text
 //!  direct[vrf][first 18 bits] ─► block of the /18: 64 slots, a /24 each
-//!      deep offsets, u32 ... │ run starts, u64 │ values of the runs, u16 ...
-//!                  ▲         └ the entry points here         │
-//!                  └───── number of a deep offset ◄──────────┤ with DEEP
-//!      block of the /24: 256 slots, an address each          └─► value, or 0: none but the
-//!      run starts, 4 u64 │ counts before each, 4 u8 │ values     default route's
+//!      deep offsets, u32 ... │ run ends, u64 │ values of the runs, u16, the last run's first
+//!                  ▲         └ the entry points here       │
+//!                  └───── number of a deep offset ◄────────┤ with DEEP
+//!      block of the /24: 256 slots, an address each        └─► value, or 0: none but the
+//!      run ends, 4 u64 │ counts behind each, 4 u8 │ values     default route's
 //! ```
 //!
 //! A run is a sequence of slots with the same answer, so that a table takes about 3 octets for
-//! each route, and the run of a slot is the number of run starts up to it: one shift and one
-//! `popcnt`. All answers of up to 24 bits take exactly two loads that may miss the cache, the
+//! each route, and the run of a slot, counted from the last, is the number of run ends from it on:
+//! one shift and one `popcnt`. All answers of up to 24 bits take exactly two loads that may miss the cache, the
 //! entry and the block, and no branch depends on the address. An /18 without longer routes points
 //! to a block of one run, which all /18s with the same value share; untouched entries are zero
 //! and point into the memory's margin, whose zeros read as a block without any run.
@@ -73,23 +73,23 @@ impl Table {
 #[derive(Clone, Copy)]
 struct View<'t> {
     words: &'t [AtomicU64],
-    /// The word with the run starts.
+    /// The word with the run ends.
     at: usize,
 }
 
 impl View<'_> {
-    fn starts(self) -> u64 {
+    fn ends(self) -> u64 {
         self.words[self.at].load(Relaxed)
     }
 
-    /// The value of the run with this number, perhaps with [`DEEP`].
+    /// The value of the run with this number, from the last, perhaps with [`DEEP`].
     fn run(self, run: usize) -> u16 {
         (self.words[self.at + 1 + run / 4].load(Relaxed) >> (run % 4 * 16)) as u16
     }
 
     /// The value of a slot, 0..64.
     fn slot(self, slot: u32) -> u16 {
-        self.run((self.starts() << (63 - slot)).count_ones() as usize - 1)
+        self.run((self.ends() >> slot).count_ones() as usize - 1)
     }
 
     /// Where the deep block is that a value with [`DEEP`] stands for.

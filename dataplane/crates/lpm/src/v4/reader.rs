@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::*;
 use crate::Value;
 use crate::arena::MARGIN_WORDS;
+use crate::lanes::{GROUP, highest_bits, lanes};
 
 /// An IPv4 table's reading side. Cheap to clone, one for each thread.
 #[derive(Clone, Debug)]
@@ -61,7 +62,10 @@ enum Level {
 impl Level {
     fn of_this_cpu() -> Self {
         #[cfg(target_arch = "x86_64")]
-        if std::arch::is_x86_feature_detected!("popcnt") && std::arch::is_x86_feature_detected!("bmi2") {
+        if std::arch::is_x86_feature_detected!("popcnt")
+            && std::arch::is_x86_feature_detected!("bmi1")
+            && std::arch::is_x86_feature_detected!("bmi2")
+        {
             return Self::Popcnt;
         }
         Self::Portable
@@ -70,7 +74,7 @@ impl Level {
     #[inline(always)]
     fn single(self, lookup: Lookup<'_>, vrf: u16, address: u32) -> Option<Value> {
         #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "popcnt,bmi2")]
+        #[target_feature(enable = "popcnt,bmi1,bmi2")]
         fn popcnt(lookup: Lookup<'_>, vrf: u16, address: u32) -> Option<Value> {
             lookup.single(vrf, address)
         }
@@ -85,7 +89,7 @@ impl Level {
     #[inline(always)]
     fn batch(self, lookup: Lookup<'_>, vrfs: &[u16], addresses: &[u32], values: &mut [Option<Value>]) {
         #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "popcnt,bmi2")]
+        #[target_feature(enable = "popcnt,bmi1,bmi2")]
         fn popcnt(lookup: Lookup<'_>, vrfs: &[u16], addresses: &[u32], values: &mut [Option<Value>]) {
             lookup.batch(vrfs, addresses, values);
         }
@@ -128,7 +132,7 @@ impl<'t> Lookup<'t> {
     #[inline(always)]
     fn single(self, vrf: u16, address: u32) -> Option<Value> {
         let vrf = self.vrf(vrf);
-        let entry = self.entry(vrf, address);
+        let entry = entry(self.direct(vrf), address);
         let mut value = self.value(entry, address);
         if value & DEEP != 0 {
             value = self.deep_value(self.deep(entry, value), address);
@@ -157,63 +161,57 @@ impl<'t> Lookup<'t> {
         let (addresses, addresses_left) = addresses.as_chunks::<N>();
         let (values, values_left) = values.as_chunks_mut::<N>();
         for ((vrfs, addresses), values) in vrfs.iter().zip(addresses).zip(values) {
-            // Mostly all are in one VRF, and then a quarter of the work is done once.
+            // Mostly all are in one VRF, and then a part of the work is done once.
             let first = vrfs[0];
             if vrfs.iter().fold(0, |differ, vrf| differ | (vrf ^ first)) == 0 {
                 let vrf = self.vrf(first);
-                let found = self.resolve(|_| vrf, addresses);
-                let default = self.default(vrf);
-                for (value, found) in values.iter_mut().zip(found) {
-                    *value = answer(found, default);
-                }
+                let direct = self.direct(vrf);
+                self.resolve(|_| direct, || self.default(vrf), |default, _| *default, addresses, values);
             } else {
-                let found = self.resolve(|lane: usize| self.vrf(vrfs[lane]), addresses);
-                for (lane, found) in found.into_iter().enumerate() {
-                    values[lane] = answer(found, self.default(self.vrf(vrfs[lane])));
-                }
+                let direct = |lane: usize| self.direct(self.vrf(vrfs[lane]));
+                let defaults = || vrfs.map(|vrf| self.default(self.vrf(vrf)));
+                self.resolve(direct, defaults, |defaults, lane| defaults[lane], addresses, values);
             }
         }
         (vrfs_left, addresses_left, values_left)
     }
 
-    /// A batch, the default routes apart, in passes: each begins what the next one waits for.
+    /// A batch in passes: each begins what the next one waits for. `defaults` reads the default
+    /// routes, and `default` takes a lane's out of what that read.
     #[inline(always)]
-    fn resolve<const N: usize>(self, vrf: impl Fn(usize) -> usize, addresses: &[u32; N]) -> [u16; N] {
+    fn resolve<const N: usize, D>(
+        self,
+        direct: impl Fn(usize) -> &'t Direct,
+        defaults: impl FnOnce() -> D,
+        default: impl Fn(&D, usize) -> u16,
+        addresses: &[u32; N],
+        values: &mut [Option<Value>; N],
+    ) {
+        const { assert!(N.is_multiple_of(GROUP) && N <= u64::BITS as usize, "whole groups, and a bit for each lane") };
         let mut entries = [0; N];
-        for lane in 0..N {
-            entries[lane] = self.entry(vrf(lane), addresses[lane]);
+        for group in (0..N).step_by(GROUP) {
+            for lane in group..group + GROUP {
+                entries[lane] = entry(direct(lane), addresses[lane]);
+                self.prefetch(entries[lane]);
+            }
+        }
+        let defaults = defaults();
+        // The lanes whose /24 has longer routes, as a mask, so that no branch asks each. Of these,
+        // the values are the numbers of deep offsets for now.
+        let mut deep = 0;
+        for group in (0..N).step_by(GROUP) {
+            let found: [u16; GROUP] = std::array::from_fn(|at| self.value(entries[group + at], addresses[group + at]));
+            deep |= u64::from(highest_bits(found)) << group;
+            for lane in group..group + GROUP {
+                values[lane] = answer(found[lane - group], default(&defaults, lane));
+            }
+        }
+        for lane in lanes::<N>(deep) {
+            entries[lane] = self.deep(entries[lane], values[lane].map_or(0, Value::as_u16));
             self.prefetch(entries[lane]);
         }
-        let mut found = [0; N];
-        let mut all = 0;
-        for lane in 0..N {
-            found[lane] = self.value(entries[lane], addresses[lane]);
-            all |= found[lane];
-        }
-        if all & DEEP != 0 {
-            self.resolve_deep(&mut entries, addresses, &mut found);
-        }
-        found
-    }
-
-    /// The lanes whose /24 has longer routes, gathered so that no branch asks for each.
-    #[inline(always)]
-    fn resolve_deep<const N: usize>(self, entries: &mut [u32; N], addresses: &[u32; N], found: &mut [u16; N]) {
-        let mut lanes = [0_u8; N];
-        let mut count = 0;
-        for (lane, value) in found.iter().enumerate() {
-            lanes[count % N] = lane as u8;
-            count += usize::from(value >> 15);
-        }
-        let lanes = &lanes[..count];
-        for &lane in lanes {
-            let lane = usize::from(lane) % N;
-            entries[lane] = self.deep(entries[lane], found[lane]);
-            self.prefetch(entries[lane]);
-        }
-        for &lane in lanes {
-            let lane = usize::from(lane) % N;
-            found[lane] = self.deep_value(entries[lane], addresses[lane]);
+        for lane in lanes::<N>(deep) {
+            values[lane] = answer(self.deep_value(entries[lane], addresses[lane]), default(&defaults, lane));
         }
     }
 
@@ -223,14 +221,12 @@ impl<'t> Lookup<'t> {
         usize::from(vrf).min(self.defaults.len() - 1)
     }
 
-    /// Acquire pairs with the writer's release: who sees a block sees what is in it, and in the
-    /// deep blocks below it.
+    /// The entries of a VRF.
     #[inline(always)]
-    fn entry(self, vrf: usize, address: u32) -> u32 {
-        let index = vrf * CHUNKS + (address >> CHUNK_SHIFT) as usize;
-        debug_assert!(index < self.direct.len());
-        // SAFETY: the first point above; an address has 18 bits above `CHUNK_SHIFT`.
-        unsafe { self.direct.get_unchecked(index) }.load(Acquire)
+    fn direct(self, vrf: usize) -> &'t Direct {
+        debug_assert!((vrf + 1) * CHUNKS <= self.direct.len());
+        // SAFETY: the first point above; an array of atomics is as aligned as these are.
+        unsafe { &*self.direct.as_ptr().add(vrf * CHUNKS).cast() }
     }
 
     #[inline(always)]
@@ -244,10 +240,10 @@ impl<'t> Lookup<'t> {
     #[inline(always)]
     fn value(self, entry: u32, address: u32) -> u16 {
         // SAFETY: an entry is in bounds: the second point.
-        let starts = unsafe { self.word(entry as usize) };
-        let runs = (starts << (!(address >> 8) & 63)).count_ones();
-        // Values begin behind the 4 times 16 bits of the starts, and runs count from one. A block
-        // without runs is all zero, and so is the highest part of its starts.
+        let ends = unsafe { self.word(entry as usize) };
+        let runs = (ends >> (address >> 8 & 63)).count_ones();
+        // Values begin behind the 4 times 16 bits of the ends, and runs count from one. A block
+        // without runs is all zero, and so is the highest part of its ends.
         // SAFETY: at most 64 runs, so less than the margin behind an entry.
         unsafe { self.half(entry as usize * 4 + 3 + runs as usize) }
     }
@@ -268,11 +264,11 @@ impl<'t> Lookup<'t> {
         let at = word as usize;
         let quarter = (address >> 6 & 3) as usize;
         // SAFETY: the next four words, with the margin behind `word`: the third point.
-        let (starts, counts) = unsafe { (self.word(at + quarter), self.word(at + DEEP_COUNTS)) };
-        let before = counts >> (quarter * 8) & 0xff;
-        let runs = (starts << (!address & 63)).count_ones();
+        let (ends, counts) = unsafe { (self.word(at + quarter), self.word(at + DEEP_COUNTS)) };
+        let behind = counts >> (quarter * 8) & 0xff;
+        let runs = (ends >> (address & 63)).count_ones();
         // SAFETY: at most 18 + 255 + 64 times 16 bits, so less than the margin.
-        unsafe { self.half(at * 4 + DEEP_VALUES - 1 + before as usize + runs as usize) }
+        unsafe { self.half(at * 4 + DEEP_VALUES - 1 + behind as usize + runs as usize) }
     }
 
     #[inline(always)]
@@ -312,6 +308,16 @@ impl<'t> Lookup<'t> {
             (unsafe { self.word(index / 4) } >> (index % 4 * 16)) as u16
         }
     }
+}
+
+/// The entries of a VRF, one for each /18.
+type Direct = [AtomicU32; CHUNKS];
+
+/// Acquire pairs with the writer's release: who sees a block sees what is in it, and in the deep
+/// blocks below it.
+#[inline(always)]
+fn entry(direct: &Direct, address: u32) -> u32 {
+    direct[(address >> CHUNK_SHIFT) as usize].load(Acquire)
 }
 
 #[inline(always)]

@@ -9,6 +9,7 @@ use super::search::*;
 use super::*;
 use crate::Value;
 use crate::arena::MARGIN_WORDS;
+use crate::lanes::{GROUP, highest_bits, lanes};
 
 /// An IPv6 table's reading side. Cheap to clone, one for each thread.
 #[derive(Clone, Debug)]
@@ -185,6 +186,7 @@ impl<'t> Lookup<'t> {
     fn single<S: Search>(self, vrf: u16, address: u128) -> Option<Value> {
         let vrf = self.vrf(vrf);
         let value = self.descend::<S>(self.start(vrf).entry(address), address);
+        // Behind the rest: a longer route that goes after a default route has come is never missed.
         self.answer(vrf, self.default(vrf), address, value)
     }
 
@@ -229,24 +231,28 @@ impl<'t> Lookup<'t> {
         let (addresses, addresses_left) = addresses.as_chunks::<N>();
         let (values, values_left) = values.as_chunks_mut::<N>();
         for ((vrfs, addresses), values) in vrfs.iter().zip(addresses).zip(values) {
-            // Mostly all are in one VRF, and then a quarter of the work is done once.
+            // Mostly all are in one VRF, and then a quarter of the work is done once. Default routes
+            // are read behind all else: see `single`.
             let first = vrfs[0];
             if vrfs.iter().fold(0, |differ, vrf| differ | (vrf ^ first)) == 0 {
                 let vrf = self.vrf(first);
+                let found = self.resolve::<S, N>(Some(vrf), vrfs, addresses);
                 let default = self.default(vrf);
                 if default & SHORT == 0 {
-                    let answer = |_, found| to_value(if found == 0 { default } else { found });
-                    self.resolve::<S, N>(Some(vrf), vrfs, addresses, values, answer);
+                    for (value, found) in values.iter_mut().zip(found) {
+                        *value = to_value(if found == 0 { default } else { found });
+                    }
                 } else {
-                    let answer = |lane: usize, found| self.answer(vrf, default, addresses[lane], found);
-                    self.resolve::<S, N>(Some(vrf), vrfs, addresses, values, answer);
+                    for lane in 0..N {
+                        values[lane] = self.answer(vrf, default, addresses[lane], found[lane]);
+                    }
                 }
             } else {
-                let answer = |lane: usize, found| {
+                let found = self.resolve::<S, N>(None, vrfs, addresses);
+                for lane in 0..N {
                     let vrf = self.vrf(vrfs[lane]);
-                    self.answer(vrf, self.default(vrf), addresses[lane], found)
-                };
-                self.resolve::<S, N>(None, vrfs, addresses, values, answer);
+                    values[lane] = self.answer(vrf, self.default(vrf), addresses[lane], found[lane]);
+                }
             }
         }
         (vrfs_left, addresses_left, values_left)
@@ -260,9 +266,7 @@ impl<'t> Lookup<'t> {
         vrf: Option<usize>,
         vrfs: &[u16; N],
         addresses: &[u128; N],
-        values: &mut [Option<Value>; N],
-        answer: impl Fn(usize, u16) -> Option<Value>,
-    ) {
+    ) -> [u16; N] {
         const { assert!(N <= LANES, "a bit for each lane") };
         let mut entries = [Entry::NONE; N];
         let mut kinds = Kinds::default();
@@ -297,15 +301,24 @@ impl<'t> Lookup<'t> {
         }
         // What a host line gives if it is read as a leaf is no matter.
         let (mut found, mut all) = ([0; N], 0);
-        for lane in 0..N {
-            found[lane] = self.leaf::<S>(entries[lane], &addresses[lane]);
-            all |= found[lane];
+        if kinds.empty.count_ones() as usize > N / 2 {
+            for lane in lanes::<N>(!kinds.empty & u64::MAX >> (LANES - N)) {
+                found[lane] = self.leaf::<S>(entries[lane], &addresses[lane]);
+                all |= found[lane];
+            }
+        } else {
+            // Nor is what an empty one gives: it is zero.
+            for lane in 0..N {
+                found[lane] = self.leaf::<S>(entries[lane], &addresses[lane]);
+                all |= found[lane];
+            }
         }
         for lane in lanes::<N>(kinds.hosts) {
             found[lane] = self.host(entries[lane], addresses[lane]);
         }
         if all & CHILD != 0 {
-            let children = found.iter().rev().fold(0_u64, |mask, value| mask << 1 | u64::from(value >> 15));
+            let groups = found.as_chunks::<GROUP>().0;
+            let children = groups.iter().rev().fold(0, |mask, group| mask << GROUP | u64::from(highest_bits(*group)));
             for lane in lanes::<N>(children) {
                 entries[lane] = self.child(entries[lane], found[lane]);
                 self.start(0).prefetch(entries[lane], 0);
@@ -314,9 +327,7 @@ impl<'t> Lookup<'t> {
                 found[lane] = self.descend::<S>(entries[lane], addresses[lane]);
             }
         }
-        for lane in 0..N {
-            values[lane] = answer(lane, found[lane]);
-        }
+        found
     }
 
     /// A VRF beyond the table has no routes: it is the empty one at the end.
@@ -419,18 +430,6 @@ impl<'t> Lookup<'t> {
 #[inline(always)]
 fn to_value(value: u16) -> Option<Value> {
     Value::in_entry(u32::from(value))
-}
-
-/// The numbers of the bits that are set, lowest first.
-#[inline(always)]
-fn lanes<const N: usize>(mut mask: u64) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        let lane = mask.trailing_zeros() as usize % N;
-        (mask != 0).then(|| {
-            mask &= mask - 1;
-            lane
-        })
-    })
 }
 
 /// The 32 bits of an address that have so many octets below them.

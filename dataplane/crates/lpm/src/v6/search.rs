@@ -77,12 +77,14 @@ impl Start<'_> {
 /// The most lanes that there are in a batch.
 pub(super) const LANES: usize = u64::BITS as usize;
 
-/// Which lanes have which kinds of entries, leaves apart, one bit each.
+/// Which lanes have which kinds of entries, other leaves than the empty one apart, one bit each.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Kinds {
     pub nodes: u64,
     pub arrays: u64,
     pub hosts: u64,
+    /// Without any route: many where addresses are made up.
+    pub empty: u64,
 }
 
 impl Kinds {
@@ -91,6 +93,7 @@ impl Kinds {
         self.nodes |= u64::from(entry.kind() == Entry::NODE) << lane;
         self.arrays |= u64::from(entry.kind() == Entry::ARRAY) << lane;
         self.hosts |= u64::from(entry.kind() == Entry::HOST) << lane;
+        self.empty |= u64::from(entry == Entry::NONE) << lane;
     }
 }
 
@@ -338,6 +341,8 @@ mod x86 {
             kinds.nodes |= u64::from(kind(found[group], Entry::NODE)) << (16 * group);
             kinds.arrays |= u64::from(arrays[group]) << (16 * group);
             kinds.hosts |= u64::from(kind(found[group], Entry::HOST)) << (16 * group);
+            let empty = _mm512_cmpeq_epi32_mask(found[group], _mm512_setzero_si512());
+            kinds.empty |= u64::from(empty) << (16 * group);
             // SAFETY: sixteen entries, which are of 32 bits each.
             unsafe { _mm512_storeu_si512(entries.as_mut_ptr().cast(), found[group]) };
         }
