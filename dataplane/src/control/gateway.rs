@@ -33,7 +33,7 @@ use sys::Wake;
 use sys::caps::Capability;
 use sys::poll::{PollFd, PollFlags};
 use sys::signals::{Signal, Signals};
-use xsk::{ChunkSize, Umem};
+use xsk::Umem;
 
 /// Chunks for each socket: its fill and RX rings, and as many on their way out.
 const CHUNKS_PER_SOCKET: usize = 3 * 4096;
@@ -175,7 +175,7 @@ impl Gateway {
         let cpus = workers::count(&config.gateway.workers, queues.values().copied(), cpus);
         let sockets: usize = queues.values().map(|queues| queues.receive as usize).sum();
         let chunks = sockets * CHUNKS_PER_SOCKET + cpus.len() * CHUNKS_PER_WORKER;
-        let umem = Umem::new(chunks, ChunkSize::Octets2048)?;
+        let umem = Umem::new(chunks, ports::chunk_size(&config, mirror.host()))?;
         let resolver = Resolver::new()?;
         let instance = config.gateway.control.file_stem().map(|stem| stem.to_string_lossy().replace('.', "-"));
         let mut xdp = Xdp::load(instance.as_deref().unwrap_or("control"))?;

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
-use xsk::{Bound, Pool, Socket, Umem};
+use xsk::{Bound, ChunkSize, Pool, Socket, Umem};
 
 /// What an interface is refused for; each in one sentence with its mend.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +62,19 @@ pub enum PortError {
         name: String,
         /// Why.
         source: XdpError,
+    },
+    /// Zero-copy is asked for, and frames would arrive in pieces.
+    #[error(
+        "interface {name}: in zero-copy its driver cuts frames at {limit} octets, and an MTU of {mtu} needs more: restart \
+         penstock, which may make larger chunks; or lower the MTU; or set mode = \"copy\""
+    )]
+    Cut {
+        /// Its name.
+        name: String,
+        /// Octets of a frame.
+        limit: usize,
+        /// Octets of a packet.
+        mtu: u32,
     },
     /// More queues than packet memory was made for at the start, by far.
     #[error(
@@ -288,7 +301,12 @@ impl Interfaces {
             },
         };
         let multi_buffer = needs_several_chunks(&self.umem, link);
-        let mut why_copy = None;
+        let cut = cut(&interface.name, link, self.umem.chunk_size());
+        if let (Some(limit), Mode::ZeroCopy) = (cut, interface.mode) {
+            let _gone = xdp.detach(index);
+            return Err(PortError::Cut { name: name(), limit, mtu: link.mtu });
+        }
+        let mut why_copy = cut.map(|limit| format!("its driver would cut frames at {limit} octets"));
         let mut zero_copy = true;
         let slot = plan.slot(port);
         for queue in 0..queues.receive {
@@ -296,6 +314,7 @@ impl Interfaces {
                 (XdpMode::Generic, _) => xsk::Mode::Generic,
                 (_, Mode::ZeroCopy) => xsk::Mode::ZeroCopy,
                 (_, Mode::Copy) => xsk::Mode::Copy,
+                _ if cut.is_some() => xsk::Mode::Copy,
                 _ => xsk::Mode::Auto,
             };
             let wish = xsk::Config { mode: wanted, multi_buffer, ..xsk::Config::new(index, queue) };
@@ -408,6 +427,30 @@ pub fn queues(name: &str, link: &Link) -> Queues {
 /// Whether the longest frame of a link, its VLAN tag included, needs more than one chunk.
 fn needs_several_chunks(umem: &Umem, link: &Link) -> bool {
     link.mtu as usize + wire::Ethernet::SIZE + wire::VlanTag::SIZE > umem.chunk_size().longest_frame()
+}
+
+/// Drivers that tell their device the size of a buffer in whole KiB (ixgbe: for the 82599): of a chunk of 2,048 octets
+/// less headroom that is 1,024. In zero-copy a longer frame fills several buffers, and igb (Linux 6.14 to 7.3 at least)
+/// hands over each as if it were a frame.
+const WHOLE_KIB: [&str; 3] = ["igb", "igc", "ixgbe"];
+
+/// At how many octets zero-copy would cut the longest frame of an interface, if it does.
+fn cut(name: &str, link: &Link, chunk_size: ChunkSize) -> Option<usize> {
+    let limit = chunk_size.longest_frame() / 1024 * 1024;
+    let longest = link.mtu as usize + wire::Ethernet::SIZE + wire::VlanTag::SIZE;
+    let driver = || ethtool::facts(name).ok().and_then(|facts| facts.driver);
+    (longest > limit && driver().is_some_and(|driver| WHOLE_KIB.contains(&driver.name.as_str()))).then_some(limit)
+}
+
+/// Small chunks, unless a driver would cut frames to fit them.
+pub fn chunk_size(config: &Config, host: &Host) -> ChunkSize {
+    let small = ChunkSize::Octets2048;
+    let own = config.interfaces.iter().filter(|interface| interface.parent.is_none());
+    let cut = own.filter(|interface| matches!(interface.mode, Mode::Auto | Mode::ZeroCopy)).any(|interface| {
+        let link = host.link_by_name(&interface.name);
+        link.is_some_and(|(_, link)| cut(&interface.name, link, small).is_some())
+    });
+    if cut { ChunkSize::Octets4096 } else { small }
 }
 
 /// Whether the peer may be a kernel that leaves transport checksums to hardware: another namespace, or the host of
