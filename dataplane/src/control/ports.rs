@@ -285,7 +285,7 @@ impl Interfaces {
         let generic = interface.mode == Mode::Generic;
         // A NIC strips the tags of all VLANs, also of those that are the host's own: these would enter as untagged.
         let strips_tags = tagged || link.kind.is_none();
-        let turned_off = self.turn_off(&interface.name, strips_tags, generic)?;
+        let mut turned_off = self.turn_off(&interface.name, strips_tags, generic)?;
         // The program first, in the driver if it can; without sockets it goes by its fallback.
         let outlives = interface.fallback == Fallback::Drop;
         let device = |mode| Device { index, name: &interface.name, mode, outlives };
@@ -295,6 +295,7 @@ impl Interfaces {
             false => match xdp.attach(device(XdpMode::Native)) {
                 Ok(attached) => (XdpMode::Native, attached),
                 Err(XdpError::Driver { .. } | XdpError::Mtu { .. }) if interface.mode == Mode::Auto => {
+                    turned_off.extend(self.turn_off(&interface.name, false, true)?);
                     (XdpMode::Generic, xdp.attach(device(XdpMode::Generic)).map_err(refuse)?)
                 }
                 Err(source) => return Err(refuse(source)),
