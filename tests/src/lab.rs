@@ -200,6 +200,11 @@ impl Host {
         Capture::new(tcpdump, path)
     }
 
+    /// The name of its network namespace.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
     /// The folder of the host's lab.
     pub fn folder(&self) -> &Path {
         &self.folder

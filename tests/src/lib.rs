@@ -1,11 +1,12 @@
-//! What the integration tests stand on: a lab of network namespaces ([`lab`], [`site`]), the program under test
-//! ([`penstock`]), traffic that checks itself ([`traffic`]), captures ([`pcap`], [`frames`]), the golden cases
+//! What the integration tests stand on: a lab of network namespaces ([`lab`], [`site`]), with real drivers where there
+//! are some ([`cable`]), the program under test ([`penstock`]), traffic that checks itself ([`traffic`]), captures ([`pcap`], [`frames`]), the golden cases
 //! ([`golden`]), one gateway in virtual time ([`scene`]), and two with hosts and a network between them ([`sim`]).
 //!
 //! Only [`scene`] and [`sim`] know the inside of Penstock. Elsewhere, what is said about a packet comes from its output,
 //! from Linux at the far end, or from another decoder.
 #![forbid(unsafe_code)]
 
+pub mod cable;
 pub mod frames;
 pub mod golden;
 pub mod lab;
@@ -20,6 +21,7 @@ pub mod site;
 pub mod traffic;
 pub mod until;
 
+pub use cable::Nic;
 pub use lab::{Host, Lab, LinkOptions};
 pub use penstock::Penstock;
 pub use site::{Site, Underlay};

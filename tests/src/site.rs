@@ -9,6 +9,7 @@
 //! Beside the tunnel there is a path in clear, by the gateway's kernel route: from the client's second address
 //! 198.18.3.10 to 203.0.113.10 on `remote`.
 
+use crate::cable::{Nic, Turn};
 use crate::lab::{Host, Lab, LinkOptions};
 use crate::penstock::Penstock;
 use crate::until::until;
@@ -67,13 +68,29 @@ pub struct Plan {
     pub lan_queues: u16,
     /// The same of its interface to the underlay.
     pub wan_queues: u16,
+    /// What lies between client and gateway; a veth pair where there is none. It has queues of its own.
+    pub lan_nic: Option<Nic>,
+    /// What lies between gateway and remote.
+    pub wan_nic: Option<Nic>,
+    /// The VLAN of it that is the underlay; without one it is untagged.
+    pub wan_vlan: Option<u16>,
     /// Workers.
     pub workers: u16,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { underlay: Underlay::V4, mtu: 1500, narrow: None, lan_queues: 1, wan_queues: 1, workers: 1 }
+        Self {
+            underlay: Underlay::V4,
+            mtu: 1500,
+            narrow: None,
+            lan_queues: 1,
+            wan_queues: 1,
+            lan_nic: None,
+            wan_nic: None,
+            wan_vlan: None,
+            workers: 1,
+        }
     }
 }
 
@@ -90,8 +107,10 @@ pub struct Site {
     pub remote: Host,
     /// Behind `remote`.
     pub server: Host,
-    /// Last, so that it goes after everything that is in it.
+    /// Late, so that it goes after everything that is in it.
     pub lab: Lab,
+    /// Last: only then may another test have the interfaces.
+    turn: Option<Turn>,
 }
 
 /// The server's address of each family.
@@ -111,9 +130,10 @@ impl Site {
     /// Makes the hosts.
     #[track_caller]
     pub fn new(name: &str, plan: Plan) -> Self {
+        let turn = (plan.lan_nic.is_some() || plan.wan_nic.is_some()).then(Turn::take);
         let lab = Lab::new(name);
         let [client, gateway, remote, server] = ["client", "gateway", "remote", "server"].map(|name| lab.host(name));
-        let site = Self { plan, client, gateway, remote, server, lab };
+        let site = Self { plan, client, gateway, remote, server, lab, turn };
         site.link_lan();
         site.link_wan();
         // A host that forwards sends by the queue that it received by: as many here, or the underlay has but one in use.
@@ -133,7 +153,7 @@ impl Site {
     #[track_caller]
     pub fn link_lan(&self) {
         let options = LinkOptions { mtu: self.plan.mtu, queues: self.plan.lan_queues };
-        self.lab.link((&self.client, "eth0"), (&self.gateway, "lan0"), options);
+        self.link(self.plan.lan_nic, [(&self.client, "eth0"), (&self.gateway, "lan0")], options);
         for address in ["198.18.1.1/24", "198.18.3.1/24", "2001:db8:1::1/64"] {
             self.gateway.run(&format!("ip address add {address} dev lan0"));
         }
@@ -144,18 +164,38 @@ impl Site {
         self.client.run("ip route add default via 2001:db8:1::1");
     }
 
+    /// The name of the underlay's device over this one.
+    fn on_vlan(&self, name: &str) -> String {
+        self.plan.wan_vlan.map_or_else(|| name.to_owned(), |vlan| format!("{name}.{vlan}"))
+    }
+
+    #[track_caller]
+    fn link(&self, nic: Option<Nic>, ends: [(&Host, &str); 2], options: LinkOptions) {
+        match (nic, &self.turn) {
+            (Some(nic), Some(turn)) => nic.connect(ends, options, turn),
+            _ => self.lab.link(ends[0], ends[1], options),
+        }
+    }
+
     /// The cable between gateway and remote.
     #[track_caller]
     fn link_wan(&self) {
         let options = LinkOptions { mtu: self.plan.mtu, queues: self.plan.wan_queues };
         let router = self.plan.narrow.map(|mtu| self.put_router_between(LinkOptions { mtu, ..options }));
         let next = router.as_ref().unwrap_or(&self.remote);
-        self.lab.link((&self.gateway, "wan0"), (next, "eth0"), options);
+        self.link(self.plan.wan_nic, [(&self.gateway, "wan0"), (next, "eth0")], options);
+        let [wan, eth] = ["wan0", "eth0"].map(|name| self.on_vlan(name));
+        for (host, name, over) in [(&self.gateway, &wan, "wan0"), (next, &eth, "eth0")] {
+            if let Some(vlan) = self.plan.wan_vlan {
+                host.run(&format!("ip link add link {over} name {name} type vlan id {vlan}"));
+                host.run(&format!("ip link set {name} up"));
+            }
+        }
         for address in ["192.0.2.1/24", "2001:db8:f::1/64"] {
-            self.gateway.run(&format!("ip address add {address} dev wan0"));
+            self.gateway.run(&format!("ip address add {address} dev {wan}"));
         }
         for address in ["192.0.2.254/24", "2001:db8:f::fe/64"] {
-            next.run(&format!("ip address add {address} dev eth0"));
+            next.run(&format!("ip address add {address} dev {eth}"));
         }
         for address in ["198.51.100.7/32", "2001:db8:b::7/128", "203.0.113.10/32"] {
             self.remote.run(&format!("ip address add {address} dev lo"));
@@ -222,7 +262,9 @@ impl Site {
 
     /// The configuration that fits: everything for the server's networks goes through the tunnel.
     pub fn config(&self) -> String {
-        let Plan { underlay, workers, .. } = self.plan;
+        let Plan { underlay, workers, wan_vlan, .. } = self.plan;
+        let wan = self.on_vlan("wan0");
+        let vlan = wan_vlan.map(|vlan| format!("[interface.{wan:?}]\nparent = \"wan0\"\nvlan = {vlan}\n"));
         format!(
             r#"
 [gateway]
@@ -230,7 +272,7 @@ workers = {workers}
 
 [interface.lan0]
 [interface.wan0]
-
+{vlan}
 [tunnel.{TUNNEL}]
 type = "vxlan"
 vni = 5001
@@ -252,8 +294,9 @@ via = [{{ next_hop = "192.0.2.254" }}]
 
 [[route]]
 prefix = "2001:db8:b::7/128"
-via = [{{ next_hop = "2001:db8:f::fe", interface = "wan0" }}]
+via = [{{ next_hop = "2001:db8:f::fe", interface = "{wan}" }}]
 "#,
+            vlan = vlan.unwrap_or_default(),
             local = underlay.local(),
             remote = underlay.remote(),
         )
