@@ -1,6 +1,7 @@
 //! Interfaces with unlike numbers of queues, and workers that send by each other's.
 #![forbid(unsafe_code)]
 
+use integration::program::Signal;
 use integration::site::{PATIENCE, Plan, SERVER};
 use integration::{Penstock, Site, require, until};
 
@@ -61,15 +62,18 @@ fn an_interface_that_is_made_again_with_other_queues_is_served_by_every_worker()
     require!("ethtool");
     let mut site = Site::new("requeue", Plan { lan_queues: 2, wan_queues: 2, workers: 2, ..Plan::default() });
     add_clients(&site);
-    let gateway = site.start();
+    let mut gateway = site.start();
     until("every flow works", PATIENCE, || every_flow_works(&site));
     for (receive, send) in [(1, 1), (2, 1), (2, 2)] {
+        // Once it has sockets, the kernel takes no queue away: it finds the interface as it will be.
+        gateway.signal(Signal::STOP);
         site.gateway.run("ip link del lan0");
         site.plan.lan_queues = receive;
         site.link_lan();
         if send != receive {
             site.gateway.run(&format!("ethtool -L lan0 tx {send}"));
         }
+        gateway.signal(Signal::CONT);
         add_clients(&site);
         // Until then the kernel forwards.
         until("it is taken", PATIENCE, || queues(&gateway, "lan0") == Some(receive.into()));
