@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 use integration::frames::decode;
+use integration::needs;
+use integration::penstock::binary;
 use integration::site::{CLIENT, FAR_INSIDE, PATIENCE, Plan, SERVER, TUNNEL};
 use integration::traffic::transfer;
 use integration::{Penstock, Site, Underlay, require, until};
@@ -104,6 +106,15 @@ fn frames_of_9000_octets_end_to_end() {
     require!();
     for underlay in [Underlay::V4, Underlay::V6] {
         let site = Site::new("jumbo", Plan { underlay, mtu: 9000, ..Plan::default() });
+        if needs::release() < (6, 6) {
+            let path = site.lab.folder().join("jumbo.toml");
+            let control = format!("[gateway]\ncontrol = {:?}", site.lab.folder().join("jumbo.sock"));
+            std::fs::write(&path, site.config().replacen("[gateway]", &control, 1)).expect("the lab's folder is ours");
+            let run = format!("{} run {}", binary().display(), path.display());
+            let outcome = site.gateway.start(&run).outcome();
+            assert!(!outcome.success && outcome.stderr.contains("that takes Linux 6.6"), "{outcome:?}");
+            continue;
+        }
         let gateway = site.start();
         let fits = usize::from(9000 - underlay.overhead());
         assert!(site.client.pings(SERVER[0], fits - 28, "-M do"), "{fits} octets over {underlay:?}");
