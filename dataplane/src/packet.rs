@@ -175,6 +175,11 @@ impl Traits {
         self.0 |= bits;
     }
 
+    /// Keeps only what is known of a frame before its IP header is looked at.
+    pub const fn received(self) -> Self {
+        Self(self.0 & (Self::UNFINISHED | Self::TAGGED | Self::LINK_GROUP))
+    }
+
     /// Keeps only what the port said, for the header that stands further in.
     #[inline(always)]
     pub const fn inner(self) -> Self {

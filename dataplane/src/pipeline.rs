@@ -4,10 +4,10 @@
 //! receive ─► enter ─► parse ─► decap ─► source ─► lookup ─► ttl, mtu, mss ─► queue ─► rewrite, encap ─► send
 //! ```
 //!
-//! A stage looks at one packet and lets it pass or names its [`Exit`](crate::packet::Exit); what leaves the page is
+//! A stage looks at one packet and lets it pass or names its [`Exit`]; what leaves the page is
 //! settled by [`slow`](crate::slow), once per batch. Stages do not log, allocate, lock, or read a clock.
 
-use crate::packet::{Batch, Exits, Origin, PortId, Time, Traits, TunnelId};
+use crate::packet::{Batch, Exit, Exits, Origin, Packet, PortId, Time, Traits, TunnelId};
 use crate::qos::Shaper;
 use crate::stats::Tally;
 use crate::tables::Tables;
@@ -39,8 +39,17 @@ impl Pipeline {
         batch.retain(&mut self.exits, |packet| {
             tables.ports.enter(packet)?; // link layer: VLAN tag, VRF
             packet.parse(&tables.hash)?; // RFC 1812 §5.2.2: headers checked once
-            tables.tunnels.decap(packet, &tables.hash)?; // ours? outer header off, VRF from VNI
-            tables.locals.admit_source(packet) // RFC 1812 §5.3.7: nobody else sends from our addresses
+            open(packet, tables)
+        });
+        self.count_entered(batch);
+        self.forward(batch, tables, now);
+    }
+
+    /// Also where datagrams enter that were received in fragments.
+    pub fn run_whole(&mut self, batch: &mut Batch, tables: &Tables, now: Time) {
+        batch.retain(&mut self.exits, |packet| {
+            packet.parse(&tables.hash)?; // what it says of itself is not what its fragments said
+            open(packet, tables)
         });
         self.count_entered(batch);
         self.forward(batch, tables, now);
@@ -74,9 +83,11 @@ impl Pipeline {
         self.shaper.enqueue(batch, &mut self.exits, now);
     }
 
-    /// From another worker, which had no ring of the packets' port: they are bound already.
+    /// From another worker, which had no ring of the packets' port: they are bound already. Or this one puts the
+    /// datagrams together that they are fragments of.
     pub fn resume(&mut self, batch: &mut Batch, now: Time) {
         self.tally.crossed_in(batch.len() as u64);
+        batch.retain(&mut self.exits, |packet| if packet.is_bound() { Ok(()) } else { Err(Exit::Reassemble) });
         self.shaper.enqueue(batch, &mut self.exits, now);
     }
 
@@ -119,4 +130,11 @@ impl Pipeline {
             }
         }
     }
+}
+
+/// The packet inside, if it is a tunnel's, and who sends it.
+#[inline(always)]
+fn open(packet: &mut Packet, tables: &Tables) -> Result<(), Exit> {
+    tables.tunnels.decap(packet, &tables.hash)?; // ours? outer header off, VRF from VNI
+    tables.locals.admit_source(packet) // RFC 1812 §5.3.7: nobody else sends from our addresses
 }

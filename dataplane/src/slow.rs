@@ -5,6 +5,7 @@
 mod fragment;
 mod hold;
 mod icmp;
+mod reassemble;
 mod underlay;
 mod wanted;
 
@@ -12,15 +13,18 @@ pub use icmp::Limiter;
 pub use wanted::{Wanted, Wish};
 
 use crate::io::Outlets;
-use crate::packet::{Batch, DropReason, Exit, Exits, Origin, Owed, Packet, PuntReason, Stock, Time};
+use crate::packet::{Batch, DropReason, Exit, Exits, Origin, Owed, Packet, PortId, PuntReason, Stock, Time};
 use crate::pipeline::Pipeline;
 use crate::tables::{Resolution, Tables};
 use hold::Hold;
+use reassemble::Reassembly;
+use std::collections::VecDeque;
 
 /// A worker's slow path.
 pub struct Slow {
     hold: Hold,
     wanted: Wanted,
+    reassembly: Reassembly,
     limiter: Limiter,
     /// Of what the underlay says.
     heard: Limiter,
@@ -29,7 +33,12 @@ pub struct Slow {
     ready: Batch,
     /// The same of what came from tunnels' devices.
     injected: Batch,
+    /// Datagrams that were received in fragments.
+    whole: Batch,
+    /// Fragments that another worker puts together.
+    elsewhere: VecDeque<(usize, Box<Packet>)>,
     spare: Exits,
+    refused: Exits,
     generation: u64,
 }
 
@@ -42,14 +51,24 @@ impl Slow {
         Self {
             hold: Hold::new(),
             wanted,
+            reassembly: Reassembly::new(0, 1),
             limiter,
             heard: Limiter::new(underlay::HEARD),
             outlets,
             ready: Batch::new(),
             injected: Batch::new(),
+            whole: Batch::new(),
+            elsewhere: VecDeque::new(),
             spare: Exits::new(),
+            refused: Exits::new(),
             generation: 0,
         }
+    }
+
+    /// Puts together only its share of fragments, as worker `at` of `count`. Before the first packet.
+    pub fn share(&mut self, at: usize, count: usize) {
+        debug_assert!(self.reassembly.is_quiet());
+        self.reassembly = Reassembly::new(at, count);
     }
 
     /// The devices that it punts to.
@@ -61,7 +80,7 @@ impl Slow {
     /// its own rounds.
     #[inline]
     pub fn settle(&mut self, pipeline: &mut Pipeline, stock: &mut Stock, tables: &Tables, now: Time) {
-        if pipeline.exits.is_empty() && self.hold.is_quiet() {
+        if pipeline.exits.is_empty() && self.hold.is_quiet() && self.reassembly.is_quiet() {
             return;
         }
         self.settle_some(pipeline, stock, tables, now);
@@ -77,6 +96,7 @@ impl Slow {
             });
         }
         self.hold.expire(&mut pipeline.exits, now);
+        self.reassembly.expire(&mut pipeline.exits, now);
         for _ in 0..ROUNDS {
             let mut exits = std::mem::take(&mut self.spare);
             pipeline.exits.take(&mut exits);
@@ -84,9 +104,10 @@ impl Slow {
                 self.settle_one(packet, exit, pipeline, stock, tables, now);
             }
             self.spare = exits;
-            if self.ready.is_empty() && self.injected.is_empty() {
+            if self.ready.is_empty() && self.injected.is_empty() && self.whole.is_empty() {
                 break;
             }
+            pipeline.run_whole(&mut self.whole, tables, now);
             pipeline.forward(&mut self.ready, tables, now);
             pipeline.inject_again(&mut self.injected, tables, now);
         }
@@ -114,6 +135,7 @@ impl Slow {
                     Err(reason) => self.drop(packet, reason, pipeline, stock, tables, now),
                 }
             }
+            Exit::Reassemble => self.reassemble(packet, pipeline, stock, tables, now),
             Exit::Hold(id) => {
                 let on_link = tables.adjacencies.at(id).resolution == Resolution::OnLink;
                 if let Err((packet, reason)) = self.hold.push(packet, id, on_link, &mut self.wanted, now) {
@@ -127,6 +149,34 @@ impl Slow {
                 self.ready.push(packet);
             }
         }
+    }
+
+    fn reassemble(
+        &mut self,
+        mut packet: Box<Packet>,
+        pipeline: &mut Pipeline,
+        stock: &mut Stock,
+        tables: &Tables,
+        now: Time,
+    ) {
+        if let Some(owner) = self.reassembly.owner_elsewhere(&packet) {
+            packet.egress = PortId::NONE;
+            self.elsewhere.push_back((owner, packet));
+            return;
+        }
+        let mut refused = std::mem::take(&mut self.refused);
+        let (whole, absorbed) = self.reassembly.push(packet, stock, &mut refused, now);
+        pipeline.tally.absorbed(absorbed);
+        whole.into_iter().for_each(|packet| self.whole.push(packet));
+        for (packet, exit) in refused.drain() {
+            self.settle_one(packet, exit, pipeline, stock, tables, now);
+        }
+        self.refused = refused;
+    }
+
+    /// The next fragment that another worker puts together, and that worker.
+    pub fn for_another(&mut self) -> Option<(usize, Box<Packet>)> {
+        self.elsewhere.pop_front()
     }
 
     fn drop(
@@ -181,18 +231,20 @@ impl Slow {
         stock.put(packet);
     }
 
-    /// No port is left: what waits for neighbours leaves.
+    /// No port is left: what waits for neighbours or fragments leaves.
     pub fn give_up(&mut self, exits: &mut Exits) {
         self.hold.release(|packet| exits.push(packet, Exit::Drop(DropReason::PortDown)));
+        self.reassembly.give_up(DropReason::PortDown, exits);
+        self.elsewhere.drain(..).for_each(|(_, packet)| exits.push(packet, Exit::Drop(DropReason::PortDown)));
     }
 
-    /// Packets that wait for neighbours.
+    /// Packets that wait for neighbours, fragments that wait for others, and those that are for another worker.
     pub fn waiting(&self) -> usize {
-        self.hold.len()
+        self.hold.len() + self.reassembly.len() + self.elsewhere.len()
     }
 
     /// When the oldest of them gives up.
     pub fn deadline(&self) -> Option<Time> {
-        self.hold.deadline()
+        self.hold.deadline().into_iter().chain(self.reassembly.deadline()).min()
     }
 }

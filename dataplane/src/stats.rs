@@ -204,9 +204,9 @@ impl Tally {
         self.0.originated.add(packets);
     }
 
-    /// A packet was consumed.
-    pub fn absorbed(&mut self) {
-        self.0.absorbed.add(1);
+    /// Packets were consumed.
+    pub fn absorbed(&mut self, packets: u64) {
+        self.0.absorbed.add(packets);
     }
 
     /// An ICMP error was owed and not sent: over the rate, or no address to send it from.

@@ -13,7 +13,7 @@ pub use ports::{Port, PortKind, Ports};
 pub use snapshot::{Published, Reader, published};
 
 use crate::fib::Fib;
-use crate::packet::{AdjacencyId, DropReason, Exit, FlowHash, Origin, Packet, PuntReason, Traits, TunnelId};
+use crate::packet::{AdjacencyId, DropReason, Exit, FlowHash, Origin, Packet, PortId, PuntReason, Traits, TunnelId};
 use crate::tunnel::{Kind, Tunnels};
 use wire::{Rewrite, protocol};
 
@@ -193,5 +193,11 @@ impl Packet {
         self.generation = adjacency.generation;
         self.egress = adjacency.queue;
         Ok(())
+    }
+
+    /// Whether it is.
+    #[inline(always)]
+    pub fn is_bound(&self) -> bool {
+        self.egress != PortId::NONE
     }
 }

@@ -21,7 +21,7 @@ pub use outer::{Ends, Outer};
 pub use quote::Quote;
 pub use vxlan::Vxlan;
 
-use crate::hash::QuickMap;
+use crate::hash::{QuickMap, QuickSet};
 use crate::packet::{DropReason, Exit, Family, FlowHash, Packet, Traits, TunnelId, Vrf, is_link_local};
 use std::net::IpAddr;
 use wire::{Be16, Ecn, Ethernet, Ipv4, Ipv6, Mac, Octets, Rewrite, Udp, decapsulate, header_mut, protocol};
@@ -235,6 +235,8 @@ pub struct Tunnels {
     keys: QuickMap<(Between, u64), TunnelId>,
     /// How what arrives between two ends is read.
     between: QuickMap<Between, Format>,
+    /// The part of that which every fragment shows.
+    ends: QuickSet<Ends>,
 }
 
 impl Tunnels {
@@ -251,6 +253,7 @@ impl Tunnels {
             all.ports |= 1 << (port % 64);
             all.keys.insert((between, tunnel.kind.identifier()), TunnelId(at as u16));
             all.between.insert(between, tunnel.kind.format());
+            all.ends.insert(tunnel.ends);
         }
         all.tunnels = tunnels;
         all
@@ -273,9 +276,12 @@ impl Tunnels {
     /// # Errors
     ///
     /// Drops what is a tunnel's but not valid; punts what is for the tunnel's device (ARP, groups); diverts ICMP errors about
-    /// what we sent into a tunnel.
+    /// what we sent into a tunnel; keeps fragments until they are whole.
     #[inline(always)]
     pub fn decap(&self, packet: &mut Packet, hash: &FlowHash) -> Result<(), Exit> {
+        if packet.traits.has(Traits::FRAGMENT) {
+            return self.reassemble(packet);
+        }
         if self.protocols[usize::from(packet.protocol / 64)] & 1 << (packet.protocol % 64) == 0 {
             return Ok(());
         }
@@ -286,9 +292,6 @@ impl Tunnels {
     fn decap_ours(&self, packet: &mut Packet, hash: &FlowHash) -> Result<(), Exit> {
         if matches!(packet.protocol, protocol::ICMP | protocol::ICMPV6) {
             return self.divert_error(packet);
-        }
-        if packet.traits.has(Traits::FRAGMENT) {
-            return self.refuse_fragment(packet);
         }
         let mut at = usize::from(packet.l4);
         let mut port = 0;
@@ -340,22 +343,10 @@ impl Tunnels {
         carry_ecn(packet, outer)
     }
 
-    /// Fragments between two ends of a tunnel. The first one tells whose the datagram is; the others go where all goes that
-    /// is for the host, which drops them when it never sees the first.
+    /// Fragments between two ends of a tunnel: only the first would tell whose the datagram is, and may come last.
     #[cold]
-    fn refuse_fragment(&self, packet: &Packet) -> Result<(), Exit> {
-        if packet.traits.has(Traits::LATER_FRAGMENT) {
-            return Ok(());
-        }
-        let mut port = 0;
-        if packet.protocol == protocol::UDP {
-            let Some(udp) = packet.frame.bytes().header::<Udp>(packet.l4.into()) else { return Ok(()) };
-            port = udp.destination.value();
-        }
-        if self.between.contains_key(&(Ends::of_received(packet), packet.protocol, port)) {
-            return Err(Exit::Drop(DropReason::OuterFragment));
-        }
-        Ok(())
+    fn reassemble(&self, packet: &Packet) -> Result<(), Exit> {
+        if self.ends.contains(&Ends::of_received(packet)) { Err(Exit::Reassemble) } else { Ok(()) }
     }
 }
 

@@ -1,7 +1,7 @@
 //! One thread, one core: the poll loop.
 
 use crate::io::{Driver, Outlets, Port};
-use crate::packet::{Batch, DropReason, Packet, PortId, Stock, Time};
+use crate::packet::{Batch, DropReason, Exit, Packet, PortId, Stock, Time};
 use crate::pipeline::Pipeline;
 use crate::slow::Slow;
 use crate::tables::{Reader, Tables};
@@ -127,6 +127,17 @@ impl Outbound {
         }
         sent
     }
+
+    /// One packet for the other worker itself; `false`, and the packet stays, when the ring has no room.
+    fn hand(&mut self, place: &mut Packet) -> bool {
+        if self.ring.is_full() {
+            return false;
+        }
+        let pushed = self.ring.push(mem::replace(place, Packet::empty()));
+        debug_assert!(pushed.is_ok(), "only this thread pushes, and there was room");
+        self.bell.ring();
+        true
+    }
 }
 
 /// Packets from another worker, each into a box of this one.
@@ -251,6 +262,16 @@ impl Worker {
         let before = self.pipeline.shaper.waiting();
         self.slow.settle(&mut self.pipeline, &mut self.stock, tables, now);
         moved += self.pipeline.shaper.waiting().saturating_sub(before) + self.pipeline.exits.len();
+        while let Some((owner, mut packet)) = self.slow.for_another() {
+            moved += 1;
+            let outbound = self.outbound.iter_mut().find(|outbound| outbound.peer == owner);
+            if outbound.is_some_and(|outbound| outbound.hand(&mut packet)) {
+                self.pipeline.tally.crossed_out(1);
+                self.stock.put(packet);
+            } else {
+                self.pipeline.exits.push(packet, Exit::Drop(DropReason::QueueFull));
+            }
+        }
         self.count_waiting();
         moved
     }

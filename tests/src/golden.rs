@@ -83,6 +83,8 @@ pub const CASES: &[Case] = &[
     Case { name: "vxlan-encap-v6", inputs: || vec![("lan0", flows())] },
     Case { name: "vxlan-decap-v4", inputs: || vec![("wan0", tunnelled(over4))] },
     Case { name: "vxlan-decap-v6", inputs: || vec![("wan0", tunnelled(over6))] },
+    Case { name: "reassembly-v4", inputs: || vec![("wan0", outer_fragments(over4))] },
+    Case { name: "reassembly-v6", inputs: || vec![("wan0", outer_fragments(over6))] },
     Case { name: "fragmentation", inputs: || vec![("lan0", long4(false))] },
     Case { name: "too-big", inputs: || vec![("lan0", [long4(true), long6()].concat())] },
     Case { name: "ttl-expired", inputs: || vec![("lan0", expiring())] },
@@ -291,6 +293,64 @@ fn tunnelled(over: fn(u32, u8, bool, &[u8]) -> Vec<u8>) -> Vec<Vec<u8>> {
     last_hop.time_to_live = 1;
     frames.push(over(VNI, 0, true, &udp4(INSIDE, FAR, last_hop, (5000, 4000), &data(10))));
     frames
+}
+
+/// The frame's packet cut into fragments of at most `size` octets of data (RFC 791 §3.2, RFC 8200 §4.5).
+fn cut(frame: &[u8], size: usize, id: u8) -> Vec<Vec<u8>> {
+    let is_v4 = frame[14] >> 4 == 4;
+    let (headers, data) = frame.split_at(14 + if is_v4 { 20 } else { 40 });
+    let count = data.len().div_ceil(size);
+    let fragment = |(at, data): (usize, &[u8])| {
+        let more = at + 1 < count;
+        if is_v4 {
+            let mut header = Ipv4Header::from_slice(&headers[14..]).expect("a frame of ours").0;
+            (header.dont_fragment, header.more_fragments, header.identification) = (false, more, id.into());
+            header.fragment_offset = ((at * size / 8) as u16).try_into().expect("13 bits");
+            header.total_len = 20 + data.len() as u16;
+            header.header_checksum = header.calc_header_checksum();
+            return [&headers[..14], &header.to_bytes(), data].concat();
+        }
+        let mut headers = headers.to_vec();
+        headers[18..20].copy_from_slice(&(8 + data.len() as u16).to_be_bytes());
+        let next = std::mem::replace(&mut headers[20], 44);
+        let offset = ((at * size) as u16 | u16::from(more)).to_be_bytes();
+        [&headers[..], &[next, 0, offset[0], offset[1], 0, 0, 0, id], data].concat()
+    };
+    data.chunks(size).enumerate().map(fragment).collect()
+}
+
+/// Tunnel packets in order, turned round, with one fragment twice, marked on the way; two that overlap; one that stays alone; and
+/// one that is no tunnel's.
+fn outer_fragments(over: fn(u32, u8, bool, &[u8]) -> Vec<u8>) -> Vec<Vec<u8>> {
+    let mut header = v4(SERVER4, CLIENT4, IpNumber::UDP, &[]);
+    header.ecn = 2.try_into().expect("2 bits");
+    let whole = over(VNI, 2, true, &udp4(INSIDE, FAR, header, (5000, 4000), &data(1400)));
+    let in_order = cut(&whole, 1232, 1);
+    let turned: Vec<_> = cut(&whole, 504, 2).into_iter().rev().collect();
+    let mut twice = cut(&whole, 720, 3);
+    twice.insert(1, twice[0].clone());
+    // The first as it was, the second as a router under load left it.
+    let mut marked = cut(&whole, 1232, 4);
+    mark(&mut marked[1]);
+    let overlapping = [cut(&whole, 1232, 5).remove(0), cut(&whole, 504, 5).remove(1)];
+    let alone = cut(&whole, 1232, 6).remove(0);
+    let mut other = over(VNI, 0, false, &data(1400));
+    let udp = other.len() - 1400 - 8 - 8;
+    other[udp + 3] ^= 1;
+    let other = cut(&other, 1232, 7);
+    [in_order, turned, twice, marked, overlapping.to_vec(), vec![alone], other].concat()
+}
+
+/// Congestion is marked on an IP packet that can carry it.
+fn mark(frame: &mut [u8]) {
+    if frame[14] >> 4 == 4 {
+        let mut header = Ipv4Header::from_slice(&frame[14..]).expect("a frame of ours").0;
+        header.ecn = 3.try_into().expect("2 bits");
+        header.header_checksum = header.calc_header_checksum();
+        frame[14..34].copy_from_slice(&header.to_bytes());
+    } else {
+        frame[15] |= 3 << 4;
+    }
 }
 
 /// What just fits, one octet more, and the longest of the link.

@@ -48,9 +48,11 @@ fn provoke(reason: DropReason) -> Option<Scene> {
         NoFrame => given(Scene::with("", 1500, 1, |_| {}), LAN, from_client(&udp4(1700))),
         TooLong => given(Scene::with("", 65_535, CHUNKS, |_| {}), LAN, from_client(&udp4(40_000))),
         PortDown => port_that_went(),
-        OuterFragment => wan(from_site_a(&vxlan(VNI, &inside(&answer4())), |header| {
-            (header.dont_fragment, header.more_fragments) = (false, true);
-        })),
+        FragmentMalformed => wan(fragment(1, 0, &[1; 12], 0)),
+        FragmentOverlap => given(wan(fragment(1, 0, &[1; 16], 0)), WAN, fragment(1, 1, &[1; 16], 0)),
+        FragmentEcn => given(wan(fragment(1, 0, &[1; 16], 2)), WAN, fragment(1, 2, &[1; 4], 0)),
+        ReassemblyTimeout => fragment_that_waits_in_vain(),
+        ReassemblyFull => (0..257).fold(Scene::new(), |scene, id| given(scene, WAN, fragment(id, 0, &[1; 16], 0))),
         TunnelTruncated => wan(from_site_a(&vxlan(VNI, &[])[..7], |_| {})),
         TunnelChecksum => wan(spoilt(&from_site_a(&vxlan(VNI, &inside(&answer4())), |_| {}), 100)),
         IcmpChecksum => wrong_error(),
@@ -72,10 +74,12 @@ fn provoke(reason: DropReason) -> Option<Scene> {
 fn every_reason_to_drop_is_provoked_and_answered_as_it_owes() {
     for &reason in DropReason::ALL {
         let Some(mut scene) = provoke(reason) else { continue };
-        let answers: Vec<_> = std::iter::from_fn(|| scene.sent(LAN)).collect();
+        let answers: Vec<_> = std::iter::from_fn(|| scene.sent(LAN).or_else(|| scene.sent(WAN))).collect();
         let totals = scene.drops_only_for(reason);
         let count = totals.drops[reason as usize];
-        assert_eq!(count, 1, "{reason:?}: {totals:?}");
+        // A datagram is dropped whole, and counted as what it was received as.
+        let expected = if matches!(reason, FragmentOverlap | FragmentEcn) { 2 } else { 1 };
+        assert_eq!(count, expected, "{reason:?}: {totals:?}");
         let heard: Vec<_> = answers.iter().map(|frame| kind_of_error(frame)).collect();
         assert_eq!(heard, owed(reason).into_iter().collect::<Vec<_>>(), "{reason:?}");
         assert_eq!((totals.originated, totals.icmp_suppressed), (heard.len() as u64, 0), "{reason:?}");
@@ -113,6 +117,7 @@ fn kind_of_error(frame: &[u8]) -> (u8, u8) {
 const fn owed(reason: DropReason) -> Option<(u8, u8)> {
     match reason {
         TtlExpired => Some((11, 0)),
+        ReassemblyTimeout => Some((11, 1)),
         NoRoute | Unreachable => Some((3, 0)),
         NeighbourUnresolved => Some((3, 1)),
         FragmentationNeeded => Some((3, 4)),
@@ -121,6 +126,23 @@ const fn owed(reason: DropReason) -> Option<(u8, u8)> {
         PacketTooBig => Some((2, 0)),
         _ => None,
     }
+}
+
+/// A part of a datagram from the far end of a tunnel, at an offset in units of 8 octets. It is the last if its length says so.
+fn fragment(id: u16, offset: u16, data: &[u8], ecn: u8) -> Vec<u8> {
+    let packet = ipv4([192, 0, 2, 1], data.len(), |header| {
+        (header.source, header.protocol, header.identification) = ([198, 51, 100, 7], etherparse::ip_number::UDP, id);
+        header.fragment_offset = etherparse::IpFragOffset::try_new(offset).expect("13 bits");
+        header.more_fragments = data.len() > 4;
+        header.ecn = etherparse::IpEcn::try_new(ecn).expect("2 bits");
+    });
+    framed(MACS.wan, MACS.router, &packet)
+}
+
+fn fragment_that_waits_in_vain() -> Scene {
+    let mut scene = wan(fragment(1, 0, &[1; 16], 0));
+    scene.finish();
+    scene
 }
 
 /// Tunnels of other types beside the picture's.

@@ -136,7 +136,8 @@ impl Team {
             let tally = Tally::new(ports, config.tunnels.len(), Resolver::MOST);
             let page = tally.page();
             let wanted_by_slow = Wanted::new(wishes, Some(Arc::clone(control)));
-            let slow = Slow::new(errors, (*outlets).clone(), wanted_by_slow);
+            let mut slow = Slow::new(errors, (*outlets).clone(), wanted_by_slow);
+            slow.share(at, count);
             let stock = Stock::new(umem.pool(POOL.0, POOL.1), BOXES);
             let mut pipeline = Pipeline::new(Shaper::new(ports, QUEUE_LIMIT), tally);
             pipeline.identification = Identification::of(at, count);

@@ -13,6 +13,9 @@ use sys::tun::Tun;
 /// Longest packet that a device hands over, link header included: the largest MTU and a VLAN-tagged header.
 const LONGEST: usize = 65_535 + 18;
 
+/// Chunks of a packet that is written to a device at most: a datagram is put together from that many fragments.
+const MOST_CHUNKS: usize = 64;
+
 /// A device as a port: what the host sends into the tunnel.
 pub struct Tap {
     device: Arc<Tun>,
@@ -84,9 +87,10 @@ impl Outlet {
     fn write(&self, packet: &Packet, ethernet: bool) -> Result<(), DropReason> {
         let Self::Device(device) = self else { return Ok(()) };
         let mut skip = if ethernet { 0 } else { usize::from(packet.l3) };
-        let mut pieces = [IoSlice::new(&[]); xsk::MAX_CHUNKS];
+        let mut pieces = [IoSlice::new(&[]); MOST_CHUNKS];
         let mut count = 0;
-        for (segment, piece) in packet.frame.segments().zip(&mut pieces) {
+        for segment in packet.frame.segments() {
+            let Some(piece) = pieces.get_mut(count) else { return Err(DropReason::TooLong) };
             *piece = IoSlice::new(segment.get(skip..).unwrap_or(&[]));
             skip = skip.saturating_sub(segment.len());
             count += 1;

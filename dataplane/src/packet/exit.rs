@@ -13,6 +13,8 @@ pub enum Exit {
     Fragment,
     /// An ICMP error about what we sent into a tunnel: heard, and passed on inward.
     TunnelError,
+    /// A fragment between the two ends of a tunnel: it waits for the rest of its datagram.
+    Reassemble,
     /// It waits for a neighbour of this adjacency.
     Hold(AdjacencyId),
     /// The tables moved on while it waited: routed again.
@@ -24,6 +26,8 @@ pub enum Exit {
 pub enum Owed {
     /// Time exceeded in transit.
     TimeExceeded,
+    /// Fragment reassembly time exceeded.
+    ReassemblyTimeExceeded,
     /// Network unreachable, or no route.
     NetUnreachable,
     /// Host or address unreachable.
@@ -109,8 +113,17 @@ reasons! {
         TooLong = "too_long",
         /// The port went away with packets waiting for it.
         PortDown = "port_down",
-        /// A fragment of an outer packet: not reassembled.
-        OuterFragment = "outer_fragment",
+        /// Between a tunnel's ends, a fragment that no datagram has: empty, of a length that only the last may have, beyond 65,535
+        /// octets, or IPv6 and without all headers at the start (RFC 8200 §4.5).
+        FragmentMalformed = "fragment_malformed",
+        /// Such a fragment has other octets where there are some: the whole datagram is dropped (RFC 5722 §4).
+        FragmentOverlap = "fragment_overlap",
+        /// Congestion was marked on one such fragment, and another could not have been marked (RFC 3168 §5.3).
+        FragmentEcn = "fragment_ecn",
+        /// The rest of its datagram did not come. The first fragment owes Time Exceeded (RFC 1122 §3.3.2, RFC 8200 §4.5).
+        ReassemblyTimeout = "reassembly_timeout",
+        /// Newer datagrams took its place, or its datagram is of too many fragments.
+        ReassemblyFull = "reassembly_full",
         /// The outer UDP length is inconsistent, or the tunnel header is cut.
         TunnelTruncated = "tunnel_truncated",
         /// The outer UDP or the GRE checksum is wrong.
@@ -156,6 +169,7 @@ impl DropReason {
     pub const fn owes(self) -> Option<Owed> {
         match self {
             Self::TtlExpired => Some(Owed::TimeExceeded),
+            Self::ReassemblyTimeout => Some(Owed::ReassemblyTimeExceeded),
             Self::NoRoute | Self::Unreachable => Some(Owed::NetUnreachable),
             Self::Prohibited => Some(Owed::Prohibited),
             Self::NeighbourUnresolved => Some(Owed::HostUnreachable),

@@ -154,6 +154,7 @@ fn usable(address: IpAddr, to: IpAddr) -> bool {
 fn message_v4(owed: Owed, mtu: u16, quoted: &[u8]) -> Icmp {
     let (kind, code, rest) = match owed {
         Owed::TimeExceeded => (icmpv4::TIME_EXCEEDED, 0, 0),
+        Owed::ReassemblyTimeExceeded => (icmpv4::TIME_EXCEEDED, 1, 0),
         Owed::NetUnreachable => (icmpv4::UNREACHABLE, icmpv4::NET, 0),
         Owed::HostUnreachable => (icmpv4::UNREACHABLE, icmpv4::HOST, 0),
         Owed::Prohibited => (icmpv4::UNREACHABLE, icmpv4::PROHIBITED, 0),
@@ -165,6 +166,7 @@ fn message_v4(owed: Owed, mtu: u16, quoted: &[u8]) -> Icmp {
 fn message_v6(owed: Owed, mtu: u16, from: u128, to: u128, quoted: &[u8]) -> Icmp {
     let (kind, code, rest) = match owed {
         Owed::TimeExceeded => (icmpv6::TIME_EXCEEDED, 0, 0),
+        Owed::ReassemblyTimeExceeded => (icmpv6::TIME_EXCEEDED, 1, 0),
         Owed::NetUnreachable => (icmpv6::UNREACHABLE, icmpv6::NO_ROUTE, 0),
         Owed::HostUnreachable => (icmpv6::UNREACHABLE, icmpv6::ADDRESS, 0),
         Owed::Prohibited => (icmpv6::UNREACHABLE, icmpv6::PROHIBITED, 0),

@@ -7,7 +7,7 @@ use wire::{Be16, Be32, Follows, Ipv4, Ipv6, Rewrite, Udp, protocol};
 use zerocopy::IntoBytes;
 
 /// Both outer addresses and the VRF that they are in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ends {
     vrf: Vrf,
     family: Family,

@@ -5,7 +5,7 @@ use crate::testing::{
     VNI_A, WAN_MAC, WAN_V4, WAN_V6, framed, kind, octets, outer, raw_v4, tunnel, tunnel_rewrite, udp_v4, udp_v6, v6,
     with_frame, with_ip, written,
 };
-use DropReason::{EcnNotCapable, MartianSource, NotIp, NotOurMac, OuterFragment, SpoofedSource};
+use DropReason::{EcnNotCapable, MartianSource, NotIp, NotOurMac, SpoofedSource};
 use DropReason::{NoLocalPath, TunnelChecksum, TunnelHeader, TunnelTruncated, UnknownVni};
 use etherparse::{IpFragOffset, NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
 use proptest::collection::vec;
@@ -374,21 +374,33 @@ fn hands_to_the_device_what_lives_on_the_tunnels_link() {
     }
 }
 
-/// The first fragment tells whose datagram it is. Only a tunnel's is refused: all others are somebody else's.
+/// A later fragment does not tell whose the datagram is: what is between a tunnel's ends waits, all else is somebody else's.
 #[test]
-fn refuses_the_first_fragment_of_a_tunnels_datagram() {
-    let fragment = |source, port: u16, offset| {
-        let udp = [&4000_u16.to_be_bytes()[..], &port.to_be_bytes(), &[0; 60]].concat();
-        let ip = raw_v4(WAN_V4, &udp, |h| {
-            (h.source, h.protocol, h.more_fragments) = (source, etherparse::ip_number::UDP, true);
+fn keeps_every_fragment_between_two_ends() {
+    let fragment = |source, to, protocol, offset| {
+        let udp = [&4000_u16.to_be_bytes()[..], &53_u16.to_be_bytes(), &[0; 60]].concat();
+        let ip = raw_v4(to, &udp, |h| {
+            (h.source, h.protocol, h.more_fragments) = (source, etherparse::IpNumber(protocol), true);
             h.fragment_offset = IpFragOffset::try_new(offset).expect("13 bits");
         });
         received(&tunnels(), &framed(LAN_MAC, ROUTER_MAC, &ip)).0
     };
-    assert_eq!(fragment(REMOTE_V4, 4789, 0), Err(Exit::Drop(OuterFragment)));
-    assert_eq!(fragment(REMOTE_V4, 4789, 100), Ok(()), "its ports are elsewhere");
-    assert_eq!(fragment(REMOTE_V4, 53, 0), Ok(()), "another service between the same ends");
-    assert_eq!(fragment(CLIENT_V4, 4789, 0), Ok(()), "somebody else's");
+    let waits = Err(Exit::Reassemble);
+    for (protocol, offset) in [(17, 0), (17, 100), (1, 0), (253, 100)] {
+        assert_eq!(fragment(REMOTE_V4, WAN_V4, protocol, offset), waits, "{protocol} {offset}");
+        assert_eq!(fragment(CLIENT_V4, WAN_V4, protocol, offset), Ok(()), "somebody else's");
+        assert_eq!(fragment(REMOTE_V4, SITE_A_V4, protocol, offset), Ok(()), "to somebody else");
+    }
+    let of_six = |offset_more: [u8; 2]| {
+        let header = [&[17, 0][..], &offset_more, &[0, 0, 0, 7]].concat();
+        let mut ip = udp_v6(&std::net::Ipv6Addr::from(v6(WAN_V6)).to_string(), &[0; 40]);
+        ip.splice(40..40, header);
+        (ip[6], ip[5]) = (44, ip[5] + 8);
+        ip[8..24].copy_from_slice(&v6(REMOTE_V6));
+        received(&tunnels(), &framed(LAN_MAC, ROUTER_MAC, &ip)).0
+    };
+    assert_eq!((of_six([0, 1]), of_six([1, 0])), (waits, waits));
+    assert_eq!(of_six([0, 0]), Ok(()), "a fragment that is the whole packet (RFC 6946)");
 }
 
 #[test]

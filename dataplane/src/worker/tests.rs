@@ -660,3 +660,56 @@ fn what_crosses_is_queued_until_it_arrives_and_not_until_its_sender_looks() {
     assert_eq!((far.sent(WAN).len(), near.totals().queued, near.totals().forwarded), (3, 0, 3));
     assert!(near.totals().balances());
 }
+
+/// A card may hash a first fragment by its ports and the rest by addresses alone: they reach two workers.
+#[test]
+fn fragments_that_reach_two_workers_meet_at_one() {
+    let inner = framed(TUNNEL_MAC, FAR_MAC, &udp_v4(FAR_V4, &[7; 600]));
+    let whole = vxlan(AWS_A, &inner);
+    let (data, middle) = (&whole[ETHERNET + 20..], 320);
+    let fragment = |data: &[u8], offset: usize, more| {
+        let ip = raw_v4(WAN_V4, data, |header| {
+            (header.source, header.protocol) = (REMOTE_V4, etherparse::ip_number::UDP);
+            header.fragment_offset = IpFragOffset::try_new(offset as u16 / 8).expect("13 bits");
+            header.more_fragments = more;
+        });
+        framed(WAN_MAC, ROUTER_MAC, &ip)
+    };
+    let fragments = [fragment(&data[..middle], 0, true), fragment(&data[middle..], middle, false)];
+    let mut sent = Vec::new();
+    for first in 0..2 {
+        let mut workers = [World::new(), World::new()];
+        let bell = || Arc::new(Doorbell::new(Arc::new(Wake::new().expect("a descriptor is free"))));
+        for (from, to) in [(0, 1), (1, 0)] {
+            let (ring, crossed) = rtrb::RingBuffer::new(8);
+            workers[from].worker.cross_to(Outbound::new(to, ring, bell()));
+            workers[to].worker.cross_from(crossed);
+            let page = workers[to].worker.pipeline.tally.page();
+            workers[from].peers.push(page);
+            workers[from].worker.slow.share(from, 2);
+        }
+        workers[first].put(WAN, fragments[0].clone());
+        workers[1 - first].put(WAN, fragments[1].clone());
+        for round in 0..3 {
+            workers.iter_mut().for_each(World::poll);
+            assert!(workers[0].totals().balances(), "round {round}: {:?}", workers[0].totals());
+        }
+        let totals = workers[0].totals();
+        assert_eq!((totals.received, totals.absorbed, totals.forwarded, totals.queued), (2, 1, 1, 0));
+        sent.push(workers.each_mut().map(|world| world.sent(WAN).len()));
+    }
+    assert!(sent == [[1, 0]; 2] || sent == [[0, 1]; 2], "always the same: {sent:?}");
+    // No room on the way there is a loss with a name.
+    let mut world = World::new();
+    let (mut crossed, _bell) = neighbour(&mut world);
+    let owner = usize::from(sent[0] == [0, 1]);
+    world.worker.slow.share(1 - owner, 2);
+    world.worker.outbound[0].peer = owner;
+    for _ in 0..12 {
+        world.put(WAN, fragments[1].clone());
+        world.poll();
+    }
+    world.poll();
+    assert_eq!((world.totals().drops[DropReason::QueueFull as usize], world.totals().queued), (4, 8));
+    assert_eq!(take(&mut world, &mut crossed), 8);
+}
