@@ -14,7 +14,7 @@ use dataplane::packet::{AdjacencyId, Batch, DropReason, Exit, FlowHash, Packet, 
 use dataplane::pipeline::Pipeline;
 use dataplane::qos::Shaper;
 use dataplane::stats::{Tally, Totals};
-use dataplane::tables::{Adjacencies, Adjacency, Locals, Port, PortKind, Ports, Resolution, Tables};
+use dataplane::tables::{Adjacencies, Adjacency, Locals, Port, PortKind, Ports, Resolution, ReversePath, Tables};
 use dataplane::tunnel::{Ends, Identification, Kind, Outer, Tunnel, Tunnels, Vxlan};
 use etherparse::PacketBuilder;
 use std::collections::VecDeque;
@@ -259,6 +259,7 @@ fn tables(path: Path, fib: Fib, next_hops: usize) -> Tables {
         vrf: Vrf::DEFAULT,
         mac: Mac::new(mac),
         mtu: 1500,
+        rpf: ReversePath::Off,
         addresses: address.into(),
     };
     let wan = [Ipv4Addr::new(192, 0, 2, 1).into(), "2001:db8:1::1".parse().expect("an address")];

@@ -43,6 +43,8 @@ pub struct InterfaceReport {
     pub mode: &'static str,
     /// What happens to its packets when Penstock is not running, as the file spells it.
     pub fallback: &'static str,
+    /// What the sources of its packets are checked against, as the file spells it.
+    pub rpf: &'static str,
     /// For a VLAN, the interface that carries it.
     pub parent: Option<String>,
     /// For a VLAN, its tag.
@@ -187,6 +189,7 @@ impl InterfaceReport {
                 Fallback::Kernel => "kernel",
                 Fallback::Drop => "drop",
             },
+            rpf: interface.rpf.name(),
             parent: carrier.map(|carrier| carrier.name.clone()),
             vlan: interface.parent.map(|(_, vlan)| vlan),
             addresses: interface.addresses.iter().map(ToString::to_string).collect(),
@@ -271,12 +274,13 @@ impl fmt::Display for Report {
                 it.vrf.clone(),
                 it.mode.into(),
                 it.fallback.into(),
+                it.rpf.into(),
                 or_dash(vlan),
                 or_dash(it.mtu),
                 addresses,
             ]
         });
-        table(f, ["interface", "vrf", "mode", "fallback", "vlan", "mtu", "address"], interfaces.collect())?;
+        table(f, ["interface", "vrf", "mode", "fallback", "rpf", "vlan", "mtu", "address"], interfaces.collect())?;
         let vrfs = self.vrfs.iter().map(|it| {
             let counts = [it.interfaces, it.tunnels, it.routes].map(|count| count.to_string());
             let [interfaces, tunnels, routes] = counts;
@@ -401,8 +405,8 @@ mod tests {
 a.toml: legal, warnings: 1
 a.toml:5:21: warning: next_hop = \"203.0.113.1\": no connected subnet of VRF \"default\" has this address
 
-interface  vrf      mode  fallback  vlan  mtu  address
-wan0       default  auto  kernel    -     -    192.0.2.1/24
+interface  vrf      mode  fallback  rpf  vlan  mtu  address
+wan0       default  auto  kernel    off  -     -    192.0.2.1/24
 
 vrf      table  interfaces  tunnels  routes
 default  254    1           0        1

@@ -32,6 +32,7 @@ use serde::Deserialize;
 use source::Source;
 
 use crate::packet::Family;
+use crate::tables::ReversePath;
 use crate::tunnel::Kind;
 
 pub use error::{ConfigError, Fault, FaultKind, Faults};
@@ -116,6 +117,8 @@ pub struct Interface {
     pub vrf: usize,
     /// What XDP does with packets that no socket takes.
     pub fallback: Fallback,
+    /// What the sources of its packets are checked against.
+    pub rpf: ReversePath,
     /// For a VLAN: the index of the interface that carries it (itself no VLAN), and the tag, 1..=4094.
     pub parent: Option<(usize, u16)>,
     /// Its MAC, for when there is no host to ask. Unicast, not zero.

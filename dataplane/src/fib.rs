@@ -5,6 +5,10 @@ use lpm::{Reader4, Reader6, Value};
 use std::net::IpAddr;
 use wire::Ipv6;
 
+/// Which address of a packet is looked up.
+const SOURCE: bool = true;
+const DESTINATION: bool = false;
+
 /// The reading side of both tables. Cheap to clone; the writer goes on while it is read.
 #[derive(Clone, Debug)]
 pub struct Fib {
@@ -18,14 +22,22 @@ impl Fib {
     /// Sets the adjacency of every packet; [`AdjacencyId::NONE`] where there is no route.
     #[inline]
     pub fn lookup(&self, batch: &mut Batch) {
-        if self.lookup_v4(batch) {
-            self.lookup_v6(batch);
+        if self.lookup_v4::<DESTINATION>(batch) {
+            self.lookup_v6::<DESTINATION>(batch);
+        }
+    }
+
+    /// The same for the way back, to the packets' sources.
+    #[inline(never)]
+    pub fn lookup_sources(&self, batch: &mut Batch) {
+        if self.lookup_v4::<SOURCE>(batch) {
+            self.lookup_v6::<SOURCE>(batch);
         }
     }
 
     /// The IPv4 packets; returns whether there are others.
     #[inline(always)]
-    fn lookup_v4(&self, batch: &mut Batch) -> bool {
+    fn lookup_v4<const END: bool>(&self, batch: &mut Batch) -> bool {
         let mut vrfs = [0u16; Batch::SIZE];
         let mut addresses = [0u32; Batch::SIZE];
         let mut values = [None; Batch::SIZE];
@@ -35,7 +47,10 @@ impl Fib {
             for packet in packets.iter() {
                 if packet.family == Family::V4 {
                     vrfs[count] = packet.vrf.0;
-                    addresses[count] = packet.ipv4().map_or(0, |header| header.destination.value());
+                    addresses[count] = packet.ipv4().map_or(0, |header| match END {
+                        SOURCE => header.source.value(),
+                        DESTINATION => header.destination.value(),
+                    });
                     count += 1;
                 } else {
                     others = true;
@@ -51,7 +66,7 @@ impl Fib {
     }
 
     #[inline(never)]
-    fn lookup_v6(&self, batch: &mut Batch) {
+    fn lookup_v6<const END: bool>(&self, batch: &mut Batch) {
         let mut vrfs = [0u16; Batch::SIZE];
         let mut addresses = [0u128; Batch::SIZE];
         let mut values = [None; Batch::SIZE];
@@ -60,7 +75,13 @@ impl Fib {
             for packet in packets.iter() {
                 if packet.family == Family::V6 {
                     vrfs[count] = packet.vrf.0;
-                    addresses[count] = packet.ipv6().map_or(0, Ipv6::destination_bits);
+                    addresses[count] = packet.ipv6().map_or(
+                        0,
+                        match END {
+                            SOURCE => Ipv6::source_bits,
+                            DESTINATION => Ipv6::destination_bits,
+                        },
+                    );
                     count += 1;
                 }
             }

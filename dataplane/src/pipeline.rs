@@ -35,14 +35,28 @@ impl Pipeline {
     ///
     /// Each `?` is a door: a packet leaves there with its `Exit`, counted under its reason.
     pub fn run(&mut self, batch: &mut Batch, tables: &Tables, now: Time) {
-        self.count_received(batch);
-        batch.retain(&mut self.exits, |packet| {
-            tables.ports.enter(packet)?; // link layer: VLAN tag, VRF
-            packet.parse(&tables.hash)?; // RFC 1812 §5.2.2: headers checked once
-            open(packet, tables)
-        });
+        let port = self.count_received(batch);
+        if tables.ports.filters(port) {
+            self.admit_by_path(batch, tables); // RFC 3704: by its source, it may come this way
+        } else {
+            batch.retain(&mut self.exits, |packet| {
+                enter(packet, tables)?;
+                open(packet, tables)
+            });
+        }
         self.count_entered(batch);
         self.forward(batch, tables, now);
+    }
+
+    /// The same stages, with one between: the outer source is checked, before its packet is opened.
+    #[inline(never)]
+    fn admit_by_path(&mut self, batch: &mut Batch, tables: &Tables) {
+        batch.retain(&mut self.exits, |packet| enter(packet, tables));
+        tables.fib.lookup_sources(batch); // longest match, for the whole batch
+        batch.retain(&mut self.exits, |packet| {
+            tables.admit_path(packet)?;
+            open(packet, tables)
+        });
     }
 
     /// Also where datagrams enter that were received in fragments.
@@ -109,12 +123,13 @@ impl Pipeline {
         self.tally.forwarded(out.len() as u64);
     }
 
-    /// One port filled the batch.
-    fn count_received(&mut self, batch: &Batch) {
-        let Some(first) = batch.iter().next() else { return };
+    /// One port filled the batch: returns which.
+    fn count_received(&mut self, batch: &Batch) -> PortId {
+        let Some(first) = batch.iter().next() else { return PortId::NONE };
         let port = first.ingress;
         let bytes = batch.iter().map(|packet| packet.frame.total() as u64).sum();
         self.tally.received(port, batch.len() as u64, bytes);
+        port
     }
 
     /// What turned out to belong to a VLAN or a tunnel.
@@ -130,6 +145,13 @@ impl Pipeline {
             }
         }
     }
+}
+
+/// Where the packet is, and whether it is one.
+#[inline(always)]
+fn enter(packet: &mut Packet, tables: &Tables) -> Result<(), Exit> {
+    tables.ports.enter(packet)?; // link layer: VLAN tag, VRF
+    packet.parse(&tables.hash) // RFC 1812 §5.2.2: headers checked once
 }
 
 /// The packet inside, if it is a tunnel's, and who sends it.

@@ -14,6 +14,7 @@ const INTERFACES: Columns = &[
     ("vrf", "vrf"),
     ("mtu", "mtu"),
     ("fallback", "fallback"),
+    ("rpf", "rpf"),
     ("rx packets", "counters/received_packets"),
     ("rx bytes", "counters/received_bytes"),
     ("tx packets", "counters/sent_packets"),

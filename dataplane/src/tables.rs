@@ -9,12 +9,15 @@ mod snapshot;
 pub use adjacency::{Adjacencies, Adjacency, Resolution};
 pub use group::{BUCKETS, Group, MEMBERS, Member, mix};
 pub use locals::Locals;
-pub use ports::{Port, PortKind, Ports};
+pub use ports::{Port, PortKind, Ports, ReversePath};
 pub use snapshot::{Published, Reader, published};
 
 use crate::fib::Fib;
-use crate::packet::{AdjacencyId, DropReason, Exit, FlowHash, Origin, Packet, PortId, PuntReason, Traits, TunnelId};
+use crate::packet::{
+    AdjacencyId, DropReason, Exit, FlowHash, Origin, Packet, PortId, PuntReason, Traits, TunnelId, is_link_local,
+};
 use crate::tunnel::{Kind, Tunnels};
+use std::mem;
 use wire::{Rewrite, protocol};
 
 /// A consistent view of everything that decides a packet's fate.
@@ -95,6 +98,36 @@ impl Tables {
             Resolution::Local => Err(Exit::Punt(PuntReason::Local)),
             Resolution::Kernel => Err(Exit::Punt(PuntReason::KernelRoute)),
         }
+    }
+
+    /// Whether the source of a received packet, which was looked up, leads back the way it came.
+    ///
+    /// # Errors
+    ///
+    /// The drop `ReversePath`. Never of a link-local source, which no route is for. What is not to be forwarded at all is
+    /// left to the checks that have a name for it.
+    pub fn admit_path(&self, packet: &mut Packet) -> Result<(), Exit> {
+        let way_back = mem::replace(&mut packet.adjacency, AdjacencyId::NONE);
+        let rpf = self.ports.get(packet.ingress).map_or(ReversePath::Off, |port| port.rpf);
+        if rpf == ReversePath::Off || (packet.traits.has(Traits::LINK_LOCAL) && is_link_local(packet.source())) {
+            return Ok(());
+        }
+        let admits = |adjacency: &Adjacency| match adjacency.resolution {
+            Resolution::Ready | Resolution::OnLink | Resolution::Waiting | Resolution::Failed => {
+                rpf == ReversePath::Loose || (adjacency.egress == packet.ingress && adjacency.tunnel == TunnelId::NONE)
+            }
+            Resolution::Kernel => rpf == ReversePath::Loose,
+            // Our own: a martian.
+            Resolution::Local => true,
+            // A group of groups is flattened when it is made.
+            Resolution::None | Resolution::Group => false,
+            Resolution::Blackhole | Resolution::Unreachable | Resolution::Prohibited => false,
+        };
+        let mut members = self.adjacencies.members(way_back).iter().map(|id| self.adjacencies.at(*id));
+        if admits(self.adjacencies.at(way_back)) || members.any(admits) {
+            return Ok(());
+        }
+        Err(Exit::Drop(DropReason::ReversePath))
     }
 
     /// Where a packet from a tunnel's device goes: into the tunnel as it is. No lookup and no TTL: the kernel has

@@ -13,7 +13,9 @@ use crate::pipeline::Pipeline;
 use crate::qos::Shaper;
 use crate::slow::{Limiter, Slow, Wanted};
 use crate::stats::{Page, Tally, Totals};
-use crate::tables::{Adjacencies, Adjacency, Locals, Port, PortKind, Ports, Published, Resolution, Tables, published};
+use crate::tables::{
+    Adjacencies, Adjacency, Locals, Port, PortKind, Ports, Published, Resolution, ReversePath, Tables, published,
+};
 use crate::tunnel::{Ends, Kind, Outer, Tunnel, Tunnels, Vxlan};
 use crate::worker::{Lane, Worker};
 use etherparse::{IpFragOffset, Ipv4Header, PacketBuilder};
@@ -395,6 +397,7 @@ fn ports() -> Ports {
         vrf: Vrf::DEFAULT,
         mac: Mac::new(mac),
         mtu,
+        rpf: ReversePath::Off,
         addresses,
     };
     let device = PortKind::Tunnel { tunnel: AWS_A, into: AdjacencyId(to::DEVICE_A), ethernet: true };

@@ -31,6 +31,7 @@ fn provoke(reason: DropReason) -> Option<Scene> {
         BadLength => lan(&ipv4(SERVER, 20, |header| header.total_len = 19)),
         BadChecksum => lan(&spoilt(&ipv4(SERVER, 20, |_| {}), 10)),
         MartianSource => lan(&ipv4(SERVER, 20, |header| header.source = [127, 0, 0, 1])),
+        ReversePath => by_a_vlan_that_does_not_lead_back(),
         MartianDestination => lan(&ipv4([240, 0, 0, 1], 20, |_| {})),
         TtlExpired => lan(&ipv4(SERVER, 20, |header| header.time_to_live = 1)),
         NoRoute => lan(&ipv4([198, 18, 99, 1], 20, |_| {})),
@@ -228,6 +229,12 @@ fn spoilt(octets: &[u8], at: usize) -> Vec<u8> {
 fn with_route(via: &str) -> Scene {
     let more = format!("[[route]]\nprefix = \"198.18.7.0/24\"\nvia = [{via}]\n");
     given(Scene::with(&more, 1500, CHUNKS, |_| {}), LAN, from_client(&ipv4([198, 18, 7, 1], 20, |_| {})))
+}
+
+/// The client's link is lan0 itself.
+fn by_a_vlan_that_does_not_lead_back() -> Scene {
+    let more = "[interface.\"lan0.111\"]\nparent = \"lan0\"\nvlan = 111\nrpf = \"strict\"\n";
+    given(Scene::with(more, 1500, CHUNKS, |_| {}), LAN, tagged(111, &from_client(&ipv4(SERVER, 20, |_| {}))))
 }
 
 /// The file has no such route; the kernel has.

@@ -21,6 +21,7 @@ use super::{
     Interface, KernelRoutes, Member, Mode, Neighbour, On, Place, Route, Tunnel, TunnelGroup, UdpChecksum, Via, Vrf,
     Workers,
 };
+use crate::tables::ReversePath;
 use crate::tunnel::{Geneve, Gre, Kind, Vxlan};
 use wire::{Vni, protocol};
 
@@ -351,6 +352,7 @@ impl Resolver<'_> {
             mode: self.get("mode", &table.mode, values::mode).unwrap_or(Mode::Auto),
             vrf,
             fallback: self.get("fallback", &table.fallback, values::fallback).unwrap_or(own_way),
+            rpf: self.get("rpf", &table.rpf, values::rpf).unwrap_or(ReversePath::Off),
             parent: parent.zip(vlan),
             mac: self.get("mac", &table.mac, values::mac),
             addresses: self.list("address", &table.address, values::address).unwrap_or_default(),

@@ -57,6 +57,7 @@ fn defaults_written_out_mean_the_same_as_absent_ones() {
         mode = "auto"
         vrf = "default"
         fallback = "kernel"
+        rpf = "off"
         [tunnel.a]
         type = "vxlan"
         vni = 1
@@ -94,9 +95,9 @@ fn defaults_written_out_mean_the_same_as_absent_ones() {
         routes = [{ table = 254, vrf = "default" }]
     "#;
     let (sparse, mut full) = (legal(sparse), legal(full));
-    assert_eq!((sparse.routes[0].place.line, full.routes[0].place.line), (10, 24));
+    assert_eq!((sparse.routes[0].place.line, full.routes[0].place.line), (10, 25));
     full.routes[0].place.line = sparse.routes[0].place.line;
-    assert_eq!((sparse.groups[0].line, full.groups[0].line), (12, 29));
+    assert_eq!((sparse.groups[0].line, full.groups[0].line), (12, 30));
     full.groups[0].line = sparse.groups[0].line;
     assert_eq!(sparse, full);
 }
@@ -117,6 +118,7 @@ fn every_key_arrives_where_it_belongs() {
         [interface.wan0]
         mode = "zero-copy"
         fallback = "drop"
+        rpf = "strict"
         mac = "02:aB:00:00:00:01"
         address = ["192.0.2.1/24", "2001:db8::1/64"]
         mtu = 9000
@@ -191,6 +193,7 @@ fn every_key_arrives_where_it_belongs() {
         mode: Mode::ZeroCopy,
         vrf: 0,
         fallback: Fallback::Drop,
+        rpf: ReversePath::Strict,
         parent: None,
         mac: Some([2, 0xab, 0, 0, 0, 1]),
         addresses: vec![net("192.0.2.1/24"), net("2001:db8::1/64")],
@@ -201,6 +204,7 @@ fn every_key_arrives_where_it_belongs() {
         mode: Mode::Copy,
         vrf: 1,
         fallback: Fallback::Drop,
+        rpf: ReversePath::Off,
         parent: None,
         mac: None,
         addresses: vec![],
@@ -238,17 +242,17 @@ fn every_key_arrives_where_it_belongs() {
     };
     assert_eq!(config.tunnels, [tunnel]);
     let members = vec![Member { tunnel: 0, weight: 256 }];
-    assert_eq!(config.groups, [TunnelGroup { name: "g".into(), members, line: 46 }]);
+    assert_eq!(config.groups, [TunnelGroup { name: "g".into(), members, line: 47 }]);
     let route = |prefix, vrf, via: &[(Via, u16)], kernel, leak, line| {
         let via = via.iter().map(|&(via, weight)| Hop { via, weight }).collect();
         Route { prefix: net(prefix), vrf, via, kernel, leak, place: Place { list: None, line, column: 18 } }
     };
     let next_hop = |address, interface| Via::NextHop { address: ip(address), interface };
     let routes = [
-        route("10.2.0.0/16", 2, &[(Via::Tunnel { tunnel: 0, next_hop: Some(ip("10.0.0.2")) }, 1)], false, false, 49),
-        route("10.3.0.0/16", 2, &[(next_hop("192.0.2.9", Some(0)), 1)], true, true, 54),
-        route("10.4.0.0/16", 0, &[(Via::Unreachable, 1)], true, false, 59),
-        route("10.5.0.0/16", 2, &[(next_hop("10.0.0.2", None), 3), (Via::Group(0), 2)], true, false, 62),
+        route("10.2.0.0/16", 2, &[(Via::Tunnel { tunnel: 0, next_hop: Some(ip("10.0.0.2")) }, 1)], false, false, 50),
+        route("10.3.0.0/16", 2, &[(next_hop("192.0.2.9", Some(0)), 1)], true, true, 55),
+        route("10.4.0.0/16", 0, &[(Via::Unreachable, 1)], true, false, 60),
+        route("10.5.0.0/16", 2, &[(next_hop("10.0.0.2", None), 3), (Via::Group(0), 2)], true, false, 63),
     ];
     assert_eq!(config.routes, routes);
     let flat: Vec<_> = config.flatten(&config.routes[3].via).collect();

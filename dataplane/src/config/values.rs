@@ -11,6 +11,7 @@ use wire::Vni;
 use super::file::Value;
 use super::{Config, Df, EcnMode, Fallback, HashMode, Mode, Protocol, UdpChecksum, Workers};
 use crate::packet::{Family, is_link_local};
+use crate::tables::ReversePath;
 use crate::tunnel::IpInIp;
 
 /// What would have been legal where something else was.
@@ -115,6 +116,9 @@ choice!(mode -> Mode {
     "auto" => Mode::Auto, "zero-copy" => Mode::ZeroCopy, "copy" => Mode::Copy, "generic" => Mode::Generic,
 });
 choice!(fallback -> Fallback { "kernel" => Fallback::Kernel, "drop" => Fallback::Drop });
+choice!(rpf -> ReversePath {
+    "off" => ReversePath::Off, "loose" => ReversePath::Loose, "strict" => ReversePath::Strict,
+});
 choice!(hash -> HashMode { "flow" => HashMode::Flow, "symmetric" => HashMode::Symmetric });
 choice!(inner -> bool { "ethernet" => true, "ip" => false });
 choice!(mss -> bool { "auto" => true, "off" => false });

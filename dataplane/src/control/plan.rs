@@ -10,7 +10,7 @@ use super::paths::Paths;
 use super::rib::{Rib, Source, Way};
 use crate::config::{self, Config, Fallback, Via};
 use crate::packet::{Family, PortId, TunnelId, Vrf};
-use crate::tables::{MEMBERS, Port, PortKind};
+use crate::tables::{MEMBERS, Port, PortKind, ReversePath};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -291,6 +291,7 @@ impl Plan {
                     vrf: Vrf(interface.vrf as u16),
                     mac: Mac::new(mac),
                     mtu: mtu.unwrap_or(DEFAULT_MTU),
+                    rpf: interface.rpf,
                     addresses: Vec::new(),
                 },
                 link,
@@ -311,6 +312,7 @@ impl Plan {
                     vrf: Vrf(tunnel.vrf as u16),
                     mac: super::resolve::tunnel_mac(tunnel),
                     mtu: DEFAULT_MTU,
+                    rpf: ReversePath::Off,
                     addresses: Vec::new(),
                 },
                 link,
@@ -323,6 +325,7 @@ impl Plan {
                 vrf: Vrf::DEFAULT,
                 mac: Mac::default(),
                 mtu: u16::MAX,
+                rpf: ReversePath::Off,
                 addresses: Vec::new(),
             },
             host.link_by_name(PUNT_DEVICE),

@@ -96,6 +96,7 @@ impl View<'_> {
                     Fallback::Kernel => "kernel",
                     Fallback::Drop => "drop",
                 },
+                "rpf": interface.rpf.name(),
                 "counters": PortTotals::of(self.pages(), id),
                 "steering": self.steering(at as u16),
             })

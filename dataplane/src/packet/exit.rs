@@ -79,6 +79,8 @@ reasons! {
         /// A source that nobody may send from: 0/8, 127/8, 224/3, ::, ::1, ff00::/8 (RFC 1812 §5.3.7), a group
         /// MAC's, or one of our own addresses.
         MartianSource = "martian_source",
+        /// No route leads back to the source, or none by the port that it came in by (RFC 3704): the port's `rpf`.
+        ReversePath = "reverse_path",
         /// A destination that no router forwards to: 0/8, 127/8, group, limited broadcast, link-local.
         MartianDestination = "martian_destination",
         /// TTL or hop limit runs out here (RFC 1812 §5.3.1). Owes Time Exceeded (§5.2.7.3).

@@ -127,6 +127,14 @@ impl Adjacencies {
         }
     }
 
+    /// The members of a group; none where there is no group.
+    pub fn members(&self, id: AdjacencyId) -> &[AdjacencyId] {
+        match self.groups.get(id.index()) {
+            Some(Some(group)) => group.members(),
+            _ => &[],
+        }
+    }
+
     /// Says which adjacency is the neighbour `address` of the link that `on_link` leads to.
     pub fn set_neighbour(&mut self, on_link: AdjacencyId, address: IpAddr, id: AdjacencyId) {
         self.neighbours.insert((on_link, address), id);

@@ -62,6 +62,11 @@ impl Group {
         self.members.get(usize::from(member)).copied().unwrap_or(AdjacencyId::NONE)
     }
 
+    /// All members, in their order.
+    pub fn members(&self) -> &[AdjacencyId] {
+        &self.members
+    }
+
     /// How many buckets each member has, in their order.
     pub fn shares(&self) -> Vec<usize> {
         let mut shares = vec![0; self.members.len()];

@@ -29,6 +29,28 @@ pub enum PortKind {
     Punt,
 }
 
+/// What the source of a received packet is checked against (RFC 3704).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReversePath {
+    /// Nothing.
+    Off,
+    /// There is a route to it, be it the default route (§2.4).
+    Loose,
+    /// The best route to it leaves by the port that received the packet, or one of several equal ones does (§2.2).
+    Strict,
+}
+
+impl ReversePath {
+    /// As the configuration spells it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Loose => "loose",
+            Self::Strict => "strict",
+        }
+    }
+}
+
 /// One port.
 #[derive(Clone, Debug)]
 pub struct Port {
@@ -42,6 +64,8 @@ pub struct Port {
     pub mac: Mac,
     /// Largest IP packet, octets.
     pub mtu: u16,
+    /// What the sources of its packets are checked against.
+    pub rpf: ReversePath,
     /// Its addresses in the kernel's order: the first is the source of ICMP errors.
     pub addresses: Vec<IpAddr>,
 }
@@ -52,6 +76,8 @@ pub struct Ports {
     ports: Vec<Port>,
     /// VLANs of all interfaces: few, so a list.
     vlans: Vec<(PortId, u16, PortId)>,
+    /// Whether sources are checked of some that a port receives: of its own packets, or of a VLAN's.
+    filters: Vec<bool>,
 }
 
 impl Ports {
@@ -65,7 +91,15 @@ impl Ports {
                 _ => None,
             })
             .collect();
-        Self { ports, vlans }
+        let mut filters: Vec<bool> = ports.iter().map(|port| port.rpf != ReversePath::Off).collect();
+        for port in ports.iter().filter(|port| port.rpf != ReversePath::Off) {
+            if let PortKind::Vlan { parent, .. } = port.kind
+                && let Some(filters) = filters.get_mut(parent.index())
+            {
+                *filters = true;
+            }
+        }
+        Self { ports, vlans, filters }
     }
 
     /// The port of an id.
@@ -87,6 +121,12 @@ impl Ports {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.ports.is_empty()
+    }
+
+    /// Whether the sources of some packets that a port receives are checked.
+    #[inline(always)]
+    pub fn filters(&self, id: PortId) -> bool {
+        self.filters.get(id.index()).copied().unwrap_or(false)
     }
 
     /// Reads the link-layer header of a received frame: which port and VRF it belongs to, and where its IP header

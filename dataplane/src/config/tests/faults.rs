@@ -104,7 +104,7 @@ fn what_is_not_toml_says_where() {
 fn columns_count_characters() {
     wrong(
         "[interface.\"ä\"]\n\"ü\" = 1\n",
-        &["2:1: ü: [interface] has no such key; legal: parent, vlan, mode, vrf, fallback, mac, address, mtu"],
+        &["2:1: ü: [interface] has no such key; legal: parent, vlan, mode, vrf, fallback, rpf, mac, address, mtu"],
     );
     wrong(
         "gateway = { control = \"é\", workers = 0 }\n",
@@ -174,7 +174,7 @@ fn what_later_versions_bring_is_refused_by_name() {
     }
     wrong("[[acl]]\nx = 1\n", &[&format!("1:3: {}", later("access lists", "acl"))]);
     wrong_in("[gateway]", "metrics = 1", &format!("1: {}", later("metrics", "metrics")));
-    for (key, feature) in [("rate", "QoS"), ("rpf", "reverse-path filter"), ("policer", "policers")] {
+    for (key, feature) in [("rate", "QoS"), ("policer", "policers")] {
         wrong_in("[interface.wan0]", &format!("{key} = \"x\""), &format!("1: {}", later(feature, key)));
     }
     for (key, feature) in [("gwlb", "Gateway Load Balancer mode"), ("cap", "QoS"), ("policer", "policers")] {
@@ -287,6 +287,7 @@ fn interface_values() {
     let lan = "[interface.lan0]";
     wrong_in(lan, "mode = \"xdp\"", "8: mode = \"xdp\": legal: \"auto\", \"zero-copy\", \"copy\", \"generic\"");
     wrong_in(lan, "fallback = true", "12: fallback = true: legal: \"kernel\", \"drop\"");
+    wrong_in(lan, "rpf = \"on\"", "7: rpf = \"on\": legal: \"off\", \"loose\", \"strict\"");
     wrong_in(lan, "vrf = \"red\"", "7: vrf = \"red\": no such VRF; declared: \"default\"");
     wrong_in(lan, "vrf = 3", "7: vrf = 3: a name of a table of this file");
     let mac = "a MAC is six octets in hexadecimal, unicast and not zero, such as \"02:00:00:00:00:01\"";
