@@ -21,7 +21,7 @@ mod tests;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -69,6 +69,8 @@ pub struct Gateway {
     pub workers: Workers,
     /// The control socket, an absolute path.
     pub control: PathBuf,
+    /// Where metrics are read by HTTP; nowhere when absent. The port is not zero.
+    pub metrics: Option<SocketAddr>,
     /// ICMP errors sent at most, in packets per second; 0 sends none.
     pub icmp_errors_pps: u32,
     /// Seeds the flow hash: gateways that replace each other share it, consecutive tiers differ.

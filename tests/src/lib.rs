@@ -11,6 +11,7 @@ pub mod frames;
 pub mod golden;
 pub mod lab;
 pub mod memory;
+pub mod metrics;
 pub mod needs;
 pub mod pcap;
 pub mod penstock;

@@ -93,6 +93,13 @@ fn an_interface_that_cannot_be_had_is_named_with_the_mend_and_left_as_it_was() {
     assert_one_sentence(&outcome, 1, &["lan0", "cannot do zero-copy", "`auto`"]);
     let outcome = run("[interface.lan0]\n[interface.\"lan0.7\"]\nparent = \"lan0\"\nvlan = 7\n");
     assert_one_sentence(&outcome, 1, &["lan0.7", "ip link add link lan0 name lan0.7 type vlan id 7"]);
+    let mend = "set `[gateway] metrics` to an address of this host and a port that is free";
+    let outcome = run("metrics = \"192.0.2.77:9473\"\n[interface.lan0]\n");
+    assert_one_sentence(&outcome, 1, &["metrics 192.0.2.77:9473", "Cannot assign requested address", mend]);
+    let taken = host.within(|| std::net::TcpListener::bind("127.0.0.1:9473").expect("nobody else is here"));
+    let outcome = run("metrics = \"127.0.0.1:9473\"\n[interface.lan0]\n");
+    assert_one_sentence(&outcome, 1, &["metrics 127.0.0.1:9473", "Address already in use", mend]);
+    drop(taken);
     // The last that could fail has: what was made before is gone.
     host.run("ip link add site-b type veth peer name other");
     let tunnel = "[tunnel.site-b]\ntype = \"vxlan\"\nvni = 1\nlocal = \"192.0.2.1\"\nremote = \"192.0.2.2\"\n\

@@ -46,6 +46,7 @@ pub struct File {
 pub struct Gateway {
     pub workers: Given,
     pub control: Given,
+    pub metrics: Given,
     pub icmp_errors: Given,
     pub hash_seed: Given,
     pub hash: Given,
@@ -322,7 +323,6 @@ const LATER: &[(&str, &str, &str)] = &[
     (ROOT, "qos", "QoS"),
     (ROOT, "policer", "policers"),
     (ROOT, "acl", "access lists"),
-    (GATEWAY, "metrics", "metrics"),
     (INTERFACE, "rate", "QoS"),
     (INTERFACE, "policer", "policers"),
     (TUNNEL, "gwlb", "Gateway Load Balancer mode"),

@@ -282,6 +282,7 @@ impl Resolver<'_> {
             control: self
                 .get("control", &table.control, values::socket_path)
                 .unwrap_or_else(|| super::DEFAULT_CONTROL.into()),
+            metrics: self.get("metrics", &table.metrics, values::listen),
             icmp_errors_pps: self
                 .get("icmp_errors", &table.icmp_errors, values::packet_rate)
                 .unwrap_or(DEFAULT_ICMP_ERRORS_PPS),

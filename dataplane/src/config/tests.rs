@@ -17,6 +17,7 @@ fn an_empty_file_has_the_defaults() {
     let gateway = Gateway {
         workers: Workers::Auto,
         control: "/run/penstock/control.sock".into(),
+        metrics: None,
         icmp_errors_pps: 1000,
         hash_seed: 0,
         hash: HashMode::Flow,
@@ -109,6 +110,7 @@ fn every_key_arrives_where_it_belongs() {
         [gateway]
         workers = [2, 3]
         control = "/tmp/c"
+        metrics = "[2001:db8::1]:9473"
         icmp_errors = "1.5kpps"
         hash_seed = 18446744073709551615
         hash = "symmetric"
@@ -181,6 +183,7 @@ fn every_key_arrives_where_it_belongs() {
     let gateway = Gateway {
         workers: Workers::Cpus(vec![2, 3]),
         control: "/tmp/c".into(),
+        metrics: Some("[2001:db8::1]:9473".parse().unwrap()),
         icmp_errors_pps: 1500,
         hash_seed: u64::MAX,
         hash: HashMode::Symmetric,

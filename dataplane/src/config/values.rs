@@ -1,6 +1,6 @@
 //! Single values: from what the file says to what the program uses, or what would have been legal.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -34,6 +34,11 @@ pub enum ValueError {
     Workers,
     #[error("a path is absolute and at most 107 octets, the longest of a Unix socket")]
     SocketPath,
+    #[error(
+        "an address of this host and a TCP port 1..=65535, such as \"127.0.0.1:9473\" or \"[::1]:9473\"; 0.0.0.0 and [::] \
+         are all its addresses"
+    )]
+    Listen,
     #[error(
         "a packet rate is a number with \"pps\", \"kpps\", \"Mpps\" or \"Gpps\", such as \"1kpps\", and at most 4294967295 pps"
     )]
@@ -197,6 +202,20 @@ pub fn socket_path(value: &Value) -> Result<PathBuf, ValueError> {
     // unix(7): sun_path has 108 octets, the last of them zero.
     let legal = |path: &&str| path.len() <= 107 && path.starts_with('/') && !path.contains('\0');
     text(value).filter(legal).map(PathBuf::from).ok_or(ValueError::SocketPath)
+}
+
+/// Where to listen for TCP.
+pub fn listen(value: &Value) -> Result<SocketAddr, ValueError> {
+    let address: Option<SocketAddr> = text(value).and_then(|text| text.parse().ok());
+    let legal = |address: &SocketAddr| {
+        let group = match address.ip() {
+            // Limited broadcast and what lies below it (RFC 1112 §4) no host can have.
+            IpAddr::V4(address) => address.octets()[0] >= 224,
+            IpAddr::V6(address) => address.is_multicast(),
+        };
+        address.port() != 0 && !group
+    };
+    address.filter(legal).ok_or(ValueError::Listen)
 }
 
 /// A rate in packets per second, written `"1kpps"` or `"1.5Mpps"`.

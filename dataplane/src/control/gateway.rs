@@ -7,6 +7,8 @@
 
 use super::devices;
 use super::host::Host;
+use super::http::{Http, ListenError};
+use super::metrics::Metrics;
 use super::neighbours::Neighbours;
 use super::netlink::{self, Changes, Commander, Mirror};
 use super::plan::{Delta, Plan};
@@ -87,6 +89,9 @@ pub enum GatewayError {
     /// The control socket cannot be opened.
     #[error("control socket {0}")]
     Control(#[from] OpenError),
+    /// Nor the one for metrics.
+    #[error(transparent)]
+    Metrics(#[from] ListenError),
     /// The system refuses something small.
     #[error("{what}: {source}")]
     System {
@@ -114,6 +119,8 @@ pub struct Gateway {
     team: Team,
     bell: Arc<Wake>,
     server: Server,
+    http: Option<Http>,
+    started: Instant,
     steering: Steering,
     log: Log,
 }
@@ -168,6 +175,7 @@ impl Gateway {
         let mut commander = Commander::open()?;
         ports::check(&config, mirror.host())?;
         let server = Server::open(&config.gateway.control)?;
+        let http = config.gateway.metrics.map(Http::open).transpose()?;
         let system = |what| move |source| GatewayError::System { what, source };
         let bell = Arc::new(Wake::new().map_err(system("making an event descriptor"))?);
         let queues = all_queues(&config, mirror.host());
@@ -218,6 +226,8 @@ impl Gateway {
             team,
             bell,
             server,
+            http,
+            started: Instant::now(),
             steering: Steering { stale: true, kept: false, due: Instant::now() },
             log,
         };
@@ -302,6 +312,8 @@ impl Gateway {
             .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
             .into();
         fds.extend(self.server.descriptors().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        let http = self.http.iter().flat_map(Http::descriptors);
+        fds.extend(http.map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags)));
         let patience = self.neighbours.due().saturating_duration_since(Instant::now()).min(ROUND);
         sys::poll::poll(&mut fds, Some(patience))
             .map(|_| ())
@@ -452,8 +464,12 @@ impl Gateway {
             interfaces: &self.interfaces,
             xdp: &self.xdp,
             pages: self.team.pages(),
+            uptime: self.started.elapsed(),
         };
         self.server.serve(|question| view.answer(question));
+        if let Some(http) = &mut self.http {
+            http.serve(Instant::now(), |format| Metrics::of(&view).write(format));
+        }
     }
 
     /// Takes back what was changed in the host; with `keep`, all but what keeps packets from leaving in clear. Errors are

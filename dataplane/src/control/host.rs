@@ -126,6 +126,34 @@ pub enum NeighState {
     Permanent,
 }
 
+impl NeighState {
+    /// All, in the order of declaration.
+    pub const ALL: [Self; 8] = [
+        Self::Incomplete,
+        Self::Reachable,
+        Self::Stale,
+        Self::Delay,
+        Self::Probe,
+        Self::Failed,
+        Self::Noarp,
+        Self::Permanent,
+    ];
+
+    /// As `ip neighbour` and operators call it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Incomplete => "incomplete",
+            Self::Reachable => "reachable",
+            Self::Stale => "stale",
+            Self::Delay => "delay",
+            Self::Probe => "probe",
+            Self::Failed => "failed",
+            Self::Noarp => "noarp",
+            Self::Permanent => "permanent",
+        }
+    }
+}
+
 /// What makes a route another one rather than a new version of the same.
 ///
 /// An IPv4 route is unique in these four fields. The kernel keeps several IPv6 routes of one

@@ -5,6 +5,8 @@ pub mod ethtool;
 pub mod export;
 pub mod gateway;
 pub mod host;
+pub mod http;
+pub mod metrics;
 pub mod neighbours;
 pub mod netlink;
 pub mod offline;

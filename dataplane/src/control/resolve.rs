@@ -156,6 +156,16 @@ impl Resolver {
         all.map(|(target, slot)| (target, slot.id, slot.adjacency.resolution))
     }
 
+    /// How far the way to a tunnel's other end is resolved.
+    pub fn tunnel(&self, id: TunnelId) -> Option<Resolution> {
+        self.targets.get(&Target::Bridged(id)).map(|slot| slot.adjacency.resolution)
+    }
+
+    /// How far each adjacency is resolved.
+    pub fn resolutions(&self) -> impl Iterator<Item = Resolution> + '_ {
+        self.ways.values().chain(self.targets.values()).map(|slot| slot.adjacency.resolution)
+    }
+
     /// How far a way is resolved, and of a group the buckets that each of its targets has.
     pub fn way(&self, id: WayId) -> (Resolution, Vec<usize>) {
         match self.ways.get(&id) {

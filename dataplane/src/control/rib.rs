@@ -4,7 +4,7 @@
 //! holds. So a next hop that fails or moves is one entry in the workers' tables, however many routes lead there.
 
 use super::plan::Target;
-use crate::packet::{AdjacencyId, Vrf};
+use crate::packet::{AdjacencyId, Family, Vrf};
 use ipnet::IpNet;
 use lpm::Value;
 use prefix_trie::joint::map::JointPrefixMap;
@@ -82,11 +82,17 @@ pub enum Source {
 impl Source {
     /// As operators know it.
     pub const fn name(self) -> &'static str {
+        Self::NAMES[self.number()]
+    }
+
+    const NAMES: [&'static str; 4] = ["address", "static", "connected", "kernel"];
+
+    const fn number(self) -> usize {
         match self {
-            Self::Address => "address",
-            Self::Static => "static",
-            Self::Connected => "connected",
-            Self::Kernel(..) => "kernel",
+            Self::Address => 0,
+            Self::Static => 1,
+            Self::Connected => 2,
+            Self::Kernel(..) => 3,
         }
     }
 }
@@ -125,6 +131,8 @@ struct Table {
     routes: JointPrefixMap<IpNet, Entry>,
     /// How many chosen routes are the kernel's to forward.
     kept: usize,
+    /// How many chosen routes there are by family and by source.
+    counts: [[usize; Source::NAMES.len()]; 2],
 }
 
 impl Rib {
@@ -140,9 +148,8 @@ impl Rib {
         }
         let table = &mut self.vrfs[vrf.index()];
         let Some(entry) = table.routes.get_mut(&prefix) else {
-            table.kept += usize::from(self.ways.is_kept(route.way));
             table.routes.insert(prefix, Entry { chosen: route, others: Vec::new() });
-            self.changed.insert((vrf, prefix));
+            self.note(vrf, prefix, None, Some(route));
             return Ok(());
         };
         let before = entry.chosen;
@@ -189,6 +196,13 @@ impl Rib {
         let (gone, come) = (kept(before), kept(after));
         if let Some(table) = self.vrfs.get_mut(vrf.index()) {
             table.kept = table.kept + come - gone;
+            let counts = &mut table.counts[usize::from(prefix.addr().is_ipv6())];
+            if let Some(after) = after {
+                counts[after.source.number()] += 1;
+            }
+            if let Some(before) = before {
+                counts[before.source.number()] -= 1;
+            }
         }
         if before.map(|route| route.way) != after.map(|route| route.way) {
             self.changed.insert((vrf, prefix));
@@ -268,6 +282,14 @@ impl Rib {
     /// How many prefixes a VRF has.
     pub fn len(&self, vrf: Vrf) -> usize {
         self.vrfs.get(vrf.index()).map_or(0, |table| table.routes.len())
+    }
+
+    /// How many prefixes a VRF has of each family and of each source that won: 8 numbers, kept as routes come and go.
+    pub fn counts(&self, vrf: Vrf) -> impl Iterator<Item = (Family, &'static str, usize)> {
+        let counts = self.vrfs.get(vrf.index()).map(|table| table.counts).unwrap_or_default();
+        let families = [Family::V4, Family::V6].into_iter().zip(counts);
+        families
+            .flat_map(|(family, counts)| Source::NAMES.into_iter().zip(counts).map(move |(name, n)| (family, name, n)))
     }
 
     /// How many of them are the kernel's to forward.

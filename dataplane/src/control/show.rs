@@ -1,8 +1,8 @@
 //! What `show` tells: gathered here in the gateway, laid out in tables by the command.
 
-use super::host::{Host, NeighState};
+use super::host::Host;
 use super::plan::{Plan, Target};
-use super::ports::Interfaces;
+use super::ports::{Attached, Interfaces};
 use super::resolve::Resolver;
 use super::rib::Route;
 use super::server::{Question, RouteQuery};
@@ -16,6 +16,7 @@ use crate::tunnel::Kind;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::Duration;
 use steering::Verdict;
 
 /// Routes in one answer: a full table must not keep the control loop from its work.
@@ -37,6 +38,8 @@ pub struct View<'a> {
     pub xdp: &'a Xdp,
     /// The workers' counters.
     pub pages: Vec<Arc<Page>>,
+    /// Since the start.
+    pub uptime: Duration,
 }
 
 impl View<'_> {
@@ -51,7 +54,7 @@ impl View<'_> {
         }
     }
 
-    fn pages(&self) -> impl Iterator<Item = &Page> {
+    pub(super) fn pages(&self) -> impl Iterator<Item = &Page> {
         self.pages.iter().map(|page| &**page)
     }
 
@@ -60,18 +63,7 @@ impl View<'_> {
         let rows = ports.map(|(at, port)| {
             let id = PortId(at as u16);
             let interface = &self.config.interfaces[at];
-            let rings = match port.kind {
-                PortKind::Vlan { parent, .. } => parent,
-                _ => id,
-            };
-            let attached = self.interfaces.get(rings);
-            let state = match (attached, self.host.link_by_name(&port.name)) {
-                (_, None) => "missing",
-                (None, _) => "detached",
-                (Some(_), Some((_, link))) if !link.up => "down",
-                (Some(_), Some((_, link))) if !link.running => "no carrier",
-                _ => "up",
-            };
+            let attached = self.attached(at);
             let mode = attached.map(|attached| match (attached.xdp, attached.zero_copy) {
                 (Mode::Generic, _) => "generic",
                 (Mode::Native, true) => "zero-copy",
@@ -83,7 +75,7 @@ impl View<'_> {
             };
             json!({
                 "name": port.name,
-                "state": state,
+                "state": self.interface_state(at),
                 "mode": mode,
                 "why_copy": attached.and_then(|attached| attached.why_copy.clone()),
                 "queues": attached.map(|attached| attached.queues.receive),
@@ -104,6 +96,25 @@ impl View<'_> {
         json!({ "interfaces": rows.collect::<Vec<_>>() })
     }
 
+    /// The sockets that an interface has, or its parent has for it.
+    pub(super) fn attached(&self, at: usize) -> Option<&Attached> {
+        self.interfaces.get(match self.plan.ports[at].kind {
+            PortKind::Vlan { parent, .. } => parent,
+            _ => PortId(at as u16),
+        })
+    }
+
+    /// As an operator would say it; "up" if it forwards.
+    pub(super) fn interface_state(&self, at: usize) -> &'static str {
+        match (self.attached(at), self.host.link_by_name(&self.plan.ports[at].name)) {
+            (_, None) => "missing",
+            (None, _) => "detached",
+            (Some(_), Some((_, link))) if !link.up => "down",
+            (Some(_), Some((_, link))) if !link.running => "no carrier",
+            _ => "up",
+        }
+    }
+
     fn steering(&self, row: u16) -> Value {
         let Ok(counters) = self.xdp.counters(row) else { return Value::Null };
         let named = Verdict::ALL.iter().map(|verdict| (verdict.name(), counters[usize::from(verdict.code())]));
@@ -120,7 +131,6 @@ impl View<'_> {
                 Kind::Ip(_) => (None, None),
             };
             let (_, port) = tunnel.kind.carrier();
-            let adjacency = self.resolver.adjacencies(self.plan).find(|(target, _, _)| *target == Target::Bridged(id));
             json!({
                 "name": tunnel.name,
                 "type": tunnel.kind.name(),
@@ -133,7 +143,7 @@ impl View<'_> {
                 "remote": tunnel.remote,
                 "vrf": self.vrf(tunnel.vrf),
                 "underlay_vrf": self.vrf(tunnel.underlay_vrf),
-                "state": adjacency.map_or("no route to remote", |(_, _, resolution)| state(resolution)),
+                "state": self.resolver.tunnel(id).map_or("no route to remote", state),
                 "mtu": Resolver::mtu(self.config, self.plan, id),
                 "path_mtu": self.plan.paths.mtu(id),
                 "device": !tunnel.addresses.is_empty(),
@@ -242,16 +252,7 @@ impl View<'_> {
                 "interface": port.name,
                 "address": address,
                 "mac": neighbour.mac.map(|mac| wire::Mac::new(mac).to_string()),
-                "state": match neighbour.state {
-                    NeighState::Incomplete => "incomplete",
-                    NeighState::Reachable => "reachable",
-                    NeighState::Stale => "stale",
-                    NeighState::Delay => "delay",
-                    NeighState::Probe => "probe",
-                    NeighState::Failed => "failed",
-                    NeighState::Noarp => "noarp",
-                    NeighState::Permanent => "permanent",
-                },
+                "state": neighbour.state.name(),
             }))
         });
         json!({ "neighbours": rows.collect::<Vec<_>>() })
@@ -270,7 +271,7 @@ impl View<'_> {
 }
 
 /// As an operator would say it.
-const fn state(resolution: Resolution) -> &'static str {
+pub(super) const fn state(resolution: Resolution) -> &'static str {
     match resolution {
         Resolution::Ready => "ready",
         Resolution::OnLink => "on link",

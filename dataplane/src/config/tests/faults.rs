@@ -132,7 +132,7 @@ fn an_unknown_key_is_named_with_what_is_legal_there() {
     wrong_in(
         "[gateway]",
         "wrokers = 1",
-        "1: wrokers: [gateway] has no such key; legal: workers, control, icmp_errors, hash_seed, hash",
+        "1: wrokers: [gateway] has no such key; legal: workers, control, metrics, icmp_errors, hash_seed, hash",
     );
     wrong_in("[vrf.red]", "tabel = 1", "1: tabel: [vrf] has no such key; legal: table");
     wrong_in("[kernel]", "route = []", "1: route: [kernel] has no such key; legal: routes");
@@ -173,7 +173,6 @@ fn what_later_versions_bring_is_refused_by_name() {
         wrong(&format!("[{key}.a]\n"), &[&format!("1:2: {}", later(feature, key))]);
     }
     wrong("[[acl]]\nx = 1\n", &[&format!("1:3: {}", later("access lists", "acl"))]);
-    wrong_in("[gateway]", "metrics = 1", &format!("1: {}", later("metrics", "metrics")));
     for (key, feature) in [("rate", "QoS"), ("policer", "policers")] {
         wrong_in("[interface.wan0]", &format!("{key} = \"x\""), &format!("1: {}", later(feature, key)));
     }
@@ -191,10 +190,10 @@ fn what_later_versions_bring_is_refused_by_name() {
 #[test]
 fn all_that_is_wrong_is_said_at_once() {
     wrong(
-        "[gateway]\nworkers = 0\nmetrics = 1\n[interface.wan0]\nvrf = \"red\"\nmtu = 1\n",
+        "[gateway]\nworkers = 0\n[interface.wan0]\nrate = 1\nvrf = \"red\"\nmtu = 1\n",
         &[
             "2:11: workers = 0: legal: \"auto\", a count in 1..=256, or a list of CPU numbers in 0..=1023, none twice",
-            "3:1: metrics: not supported by this version (metrics)",
+            "4:1: rate: not supported by this version (QoS)",
             "5:7: vrf = \"red\": no such VRF; declared: \"default\"",
             "6:7: mtu = 1: an MTU is 576..=65535",
         ],
@@ -223,6 +222,28 @@ fn gateway_values() {
     wrong_in("[gateway]", "control = \"run/c\"", &format!("11: control = \"run/c\": {path}"));
     let long = "x".repeat(107);
     wrong_in("[gateway]", &format!("control = \"/{long}\""), &format!("11: control = \"/{}\"..: {path}", &long[..59]));
+    let listen = "an address of this host and a TCP port 1..=65535, such as \"127.0.0.1:9473\" or \"[::1]:9473\"; 0.0.0.0 and [::] are all its addresses";
+    for value in [
+        "9473",
+        "true",
+        "\"9473\"",
+        "\":9473\"",
+        "\"localhost:9473\"",
+        "\"127.0.0.1\"",
+        "\"127.0.0.1:0\"",
+        "\"127.0.0.1:65536\"",
+        "\"::1:9473\"",
+        "\"::1\"",
+        "\"224.0.0.1:9473\"",
+        "\"255.255.255.255:9473\"",
+        "\"[ff02::1]:9473\"",
+    ] {
+        wrong_in("[gateway]", &format!("metrics = {value}"), &format!("11: metrics = {value}: {listen}"));
+    }
+    for address in ["127.0.0.1:9473", "[::1]:9473", "0.0.0.0:1", "[::]:65535"] {
+        let metrics = legal(&format!("gateway.metrics = \"{address}\"")).gateway.metrics;
+        assert_eq!(metrics.map(|address| address.to_string()).as_deref(), Some(address));
+    }
     let rate = "a packet rate is a number with \"pps\", \"kpps\", \"Mpps\" or \"Gpps\", such as \"1kpps\", and at most 4294967295 pps";
     for value in [
         "\"1k\"",

@@ -180,6 +180,13 @@ proptest! {
             for vrf in [Vrf(0), Vrf(1)] {
                 let of_vrf = || after.iter().filter(|((v, _), _)| *v == vrf);
                 prop_assert_eq!(rib.len(vrf), of_vrf().count());
+                for (family, source, count) in rib.counts(vrf) {
+                    let counted = naive.iter().filter(|((v, prefix), sources)| {
+                        let wins = sources.keys().next().is_some_and(|least| least.name() == source);
+                        *v == vrf && prefix.addr().is_ipv6() == (family == Family::V6) && wins
+                    });
+                    prop_assert_eq!(count, counted.count(), "{:?} {}", family, source);
+                }
                 prop_assert_eq!(rib.kept(vrf), of_vrf().filter(|(_, w)| **w == way(0)).count());
             }
             let dead = rib.take_dead();
