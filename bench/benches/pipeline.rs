@@ -1,6 +1,6 @@
 //! The whole page, `run` and `transmit`: with all it needs in the caches, and with little of it.
 
-use bench::rig::{BATCH, Ip, Load, Path, Rig};
+use bench::rig::{BATCH, Ip, Load, Path, Rig, VXLAN};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ fn pipeline(criterion: &mut Criterion) {
     let paths = [
         ("ipv4", Path::Plain(Ip::V4), Load::Hot),
         ("ipv6", Path::Plain(Ip::V6), Load::Hot),
-        ("vxlan", Path::Encap(Ip::V4), Load::Hot),
-        ("vxlan-v6", Path::Encap(Ip::V6), Load::Hot),
-        ("vxlan-decap", Path::Decap(Ip::V4), Load::Hot),
-        ("vxlan-decap-v6", Path::Decap(Ip::V6), Load::Hot),
+        ("vxlan", Path::Encap(VXLAN, Ip::V4), Load::Hot),
+        ("vxlan-v6", Path::Encap(VXLAN, Ip::V6), Load::Hot),
+        ("vxlan-decap", Path::Decap(VXLAN, Ip::V4), Load::Hot),
+        ("vxlan-decap-v6", Path::Decap(VXLAN, Ip::V6), Load::Hot),
         ("ipv4-cold", Path::Plain(Ip::V4), Load::Cold),
         ("ipv6-cold", Path::Plain(Ip::V6), Load::Cold),
-        ("vxlan-cold", Path::Encap(Ip::V4), Load::Cold),
+        ("vxlan-cold", Path::Encap(VXLAN, Ip::V4), Load::Cold),
     ];
     for (name, path, load) in paths {
         // Made when it is asked for: full tables take a second.

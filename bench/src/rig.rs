@@ -10,12 +10,14 @@ mod hot;
 use crate::random::Random;
 use crate::routes::NEXT_HOPS;
 use dataplane::fib::Fib;
-use dataplane::packet::{AdjacencyId, Batch, DropReason, Exit, FlowHash, Packet, PortId, Stock, Time, TunnelId, Vrf};
+use dataplane::packet::{
+    AdjacencyId, Batch, DropReason, Exit, Family, FlowHash, Packet, PortId, Stock, Time, TunnelId, Vrf,
+};
 use dataplane::pipeline::Pipeline;
 use dataplane::qos::Shaper;
 use dataplane::stats::{Tally, Totals};
 use dataplane::tables::{Adjacencies, Adjacency, Locals, Port, PortKind, Ports, Resolution, ReversePath, Tables};
-use dataplane::tunnel::{Ends, Identification, Kind, Outer, Tunnel, Tunnels, Vxlan};
+use dataplane::tunnel::{Ends, Geneve, Gre, Identification, IpInIp, Kind, Outer, Tunnel, Tunnels, Vxlan};
 use etherparse::PacketBuilder;
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -35,7 +37,7 @@ const HOST_MAC: [u8; 6] = [2, 0, 0, 0, 1, 1];
 const PEER_MAC: [u8; 6] = [2, 0, 0, 0, 1, 2];
 const TUNNEL_MAC: [u8; 6] = [2, 0, 0, 0, 2, 1];
 const TUNNEL_PEER_MAC: [u8; 6] = [2, 0, 0, 0, 2, 2];
-const VNI: u32 = 5001;
+const VNI: Vni = Vni::new(5001).expect("24 bits");
 /// Octets of each frame, without the check sequence: the smallest that Ethernet has, for IPv4.
 const FRAME: usize = 64;
 
@@ -53,11 +55,26 @@ pub enum Ip {
 pub enum Path {
     /// Routed.
     Plain(Ip),
-    /// Inner IPv4, routed into a VXLAN tunnel over this underlay.
-    Encap(Ip),
-    /// Inner IPv4, out of a VXLAN tunnel over this underlay, and routed.
-    Decap(Ip),
+    /// Routed into a tunnel over this underlay. Inside is IPv4 where the type carries it.
+    Encap(Kind, Ip),
+    /// The same, out of the tunnel, and routed.
+    Decap(Kind, Ip),
 }
+
+/// VXLAN.
+pub const VXLAN: Kind = Kind::Vxlan(Vxlan { vni: VNI, port: wire::Vxlan::PORT });
+/// GENEVE with Ethernet inside.
+pub const GENEVE: Kind = Kind::Geneve(Geneve { vni: VNI, port: wire::Geneve::PORT, ethernet: true });
+/// GRE without a key, with IP inside.
+pub const GRE: Kind = Kind::Gre(Gre { key: None, ethernet: false });
+/// The four of IP in IP.
+pub const IPIP: Kind = Kind::Ip(IpInIp { outer: Family::V4, inner: Family::V4 });
+/// IPv6 in IPv4.
+pub const SIT: Kind = Kind::Ip(IpInIp { outer: Family::V4, inner: Family::V6 });
+/// IPv6 in IPv6.
+pub const IP6IP6: Kind = Kind::Ip(IpInIp { outer: Family::V6, inner: Family::V6 });
+/// IPv4 in IPv6.
+pub const IP4IP6: Kind = Kind::Ip(IpInIp { outer: Family::V6, inner: Family::V4 });
 
 /// What of the gateway's memory is in the caches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -222,7 +239,21 @@ impl Path {
     const fn inner(self) -> Ip {
         match self {
             Self::Plain(ip) => ip,
-            Self::Encap(_) | Self::Decap(_) => Ip::V4,
+            Self::Encap(kind, _) | Self::Decap(kind, _) if kind.carries(Family::V4) => Ip::V4,
+            Self::Encap(..) | Self::Decap(..) => Ip::V6,
+        }
+    }
+
+    const fn outer(self) -> Ip {
+        match self {
+            Self::Plain(ip) | Self::Encap(_, ip) | Self::Decap(_, ip) => ip,
+        }
+    }
+
+    const fn kind(self) -> Kind {
+        match self {
+            Self::Plain(_) => VXLAN,
+            Self::Encap(kind, _) | Self::Decap(kind, _) => kind,
         }
     }
 }
@@ -275,7 +306,7 @@ fn tables(path: Path, fib: Fib, next_hops: usize) -> Tables {
         locals,
         tunnels: Tunnels::new(vec![Tunnel {
             name: "site".into(),
-            kind: kind(),
+            kind: path.kind(),
             vrf: Vrf::DEFAULT,
             ends: ends(path),
             mtu: 1430,
@@ -290,14 +321,10 @@ fn tables(path: Path, fib: Fib, next_hops: usize) -> Tables {
     }
 }
 
-fn kind() -> Kind {
-    Kind::Vxlan(Vxlan { vni: Vni::new(VNI).expect("24 bits"), port: wire::Vxlan::PORT })
-}
-
 fn ends(path: Path) -> Ends {
-    let (local, remote) = match path {
-        Path::Encap(Ip::V6) | Path::Decap(Ip::V6) => ("2001:db8:1::1", "2001:db8:ffff::7"),
-        _ => ("192.0.2.1", "198.51.100.7"),
+    let (local, remote) = match path.outer() {
+        Ip::V4 => ("192.0.2.1", "198.51.100.7"),
+        Ip::V6 => ("2001:db8:1::1", "2001:db8:ffff::7"),
     };
     let parse = |address: &str| address.parse().expect("an address");
     Ends::new(Vrf::DEFAULT, parse(local), parse(remote)).expect("of one family")
@@ -307,16 +334,15 @@ fn adjacency(path: Path, at: usize) -> (Adjacency, Rewrite) {
     let mut rewrite = Rewrite::empty();
     let mut peer = PEER_MAC;
     peer[4] = at as u8;
-    let (ethertype, tunnel) = match path {
-        Path::Encap(Ip::V6) => (wire::EtherType::IPV6, TUNNEL),
-        Path::Encap(Ip::V4) => (wire::EtherType::IPV4, TUNNEL),
-        Path::Plain(Ip::V6) => (wire::EtherType::IPV6, TunnelId::NONE),
-        _ => (wire::EtherType::IPV4, TunnelId::NONE),
+    let tunnel = if let Path::Encap(..) = path { TUNNEL } else { TunnelId::NONE };
+    let ethertype = match if tunnel == TUNNEL { path.outer() } else { path.inner() } {
+        Ip::V4 => wire::EtherType::IPV4,
+        Ip::V6 => wire::EtherType::IPV6,
     };
     rewrite.push(&peer);
     rewrite.push(&WAN_MAC);
     rewrite.push(&ethertype.to_be_bytes());
-    if let Path::Encap(ip) = path {
+    if let Path::Encap(kind, ip) = path {
         let outer = Outer {
             ends: ends(path),
             dscp: None,
@@ -325,7 +351,7 @@ fn adjacency(path: Path, at: usize) -> (Adjacency, Rewrite) {
             df: Some(true),
             udp_checksum: ip == Ip::V6,
         };
-        kind().headers(&outer, Some((Mac::new(TUNNEL_PEER_MAC), Mac::new(TUNNEL_MAC))), &mut rewrite);
+        kind.headers(&outer, Some((Mac::new(TUNNEL_PEER_MAC), Mac::new(TUNNEL_MAC))), &mut rewrite);
     }
     let adjacency = Adjacency {
         generation: 1,
@@ -342,7 +368,7 @@ fn adjacency(path: Path, at: usize) -> (Adjacency, Rewrite) {
 /// The frame with number `at`, as it arrives.
 fn frame(path: Path, at: usize, inner_destination: IpAddr) -> Vec<u8> {
     let (source, destination) = match path {
-        Path::Decap(_) => (TUNNEL_PEER_MAC, TUNNEL_MAC),
+        Path::Decap(..) => (TUNNEL_PEER_MAC, TUNNEL_MAC),
         _ => (HOST_MAC, LAN_MAC),
     };
     let ethernet = PacketBuilder::ethernet2(source, destination);
@@ -355,29 +381,34 @@ fn frame(path: Path, at: usize, inner_destination: IpAddr) -> Vec<u8> {
     // The headers of IPv6 and UDP alone are 62 octets.
     let padding = vec![0; FRAME - with_udp.size(0)];
     let inside = written(|out| with_udp.write(out, &padding));
-    let Path::Decap(outer) = path else { return inside };
-    let vxlan = wire::Vxlan::new(Vni::new(VNI).expect("24 bits"));
-    let payload = [vxlan.as_bytes(), &inside].concat();
+    let Path::Decap(kind, _) = path else { return inside };
     let ethernet = PacketBuilder::ethernet2(PEER_MAC, LAN_MAC);
-    match (outer, ends(path).remote(), ends(path).local()) {
-        (Ip::V4, IpAddr::V4(remote), IpAddr::V4(local)) => {
-            let mut frame = written(|out| {
-                ethernet
-                    .ipv4(remote.octets(), local.octets(), 64)
-                    .udp(49_152 + at as u16, wire::Vxlan::PORT)
-                    .write(out, &payload)
-            });
-            // Over IPv4 the checksum is left out.
-            frame[Ethernet::SIZE + 26..Ethernet::SIZE + 28].fill(0);
-            frame
-        }
-        (Ip::V6, IpAddr::V6(remote), IpAddr::V6(local)) => written(|out| {
-            ethernet
-                .ipv6(remote.octets(), local.octets(), 64)
-                .udp(49_152 + at as u16, wire::Vxlan::PORT)
-                .write(out, &payload)
-        }),
-        _ => unreachable!("the ends are of the path's family"),
+    let outer = match (ends(path).remote(), ends(path).local()) {
+        (IpAddr::V4(remote), IpAddr::V4(local)) => ethernet.ipv4(remote.octets(), local.octets(), 64),
+        (IpAddr::V6(remote), IpAddr::V6(local)) => ethernet.ipv6(remote.octets(), local.octets(), 64),
+        _ => unreachable!("the ends are of one family"),
+    };
+    let (protocol, port) = kind.carrier();
+    let payload = tunnelled(kind, &inside);
+    if port == 0 {
+        return written(|out| outer.write(out, protocol.into(), &payload));
+    }
+    let mut frame = written(|out| outer.udp(49_152 + at as u16, port).write(out, &payload));
+    if path.outer() == Ip::V4 {
+        // Over IPv4 the checksum is left out.
+        frame[Ethernet::SIZE + 26..Ethernet::SIZE + 28].fill(0);
+    }
+    frame
+}
+
+/// What stands behind the outer IP header, or behind UDP, when this frame is inside.
+fn tunnelled(kind: Kind, frame: &[u8]) -> Vec<u8> {
+    let (ethertype, packet) = (&frame[Ethernet::SIZE - 2..Ethernet::SIZE], &frame[Ethernet::SIZE..]);
+    match kind {
+        Kind::Vxlan(vxlan) => [wire::Vxlan::new(vxlan.vni).as_bytes(), frame].concat(),
+        Kind::Geneve(geneve) => [wire::Geneve::new(wire::EtherType::ETHERNET, geneve.vni).as_bytes(), frame].concat(),
+        Kind::Gre(_) => [&[0, 0], ethertype, packet].concat(),
+        Kind::Ip(_) => packet.to_vec(),
     }
 }
 
