@@ -121,6 +121,7 @@ impl Kind {
             Self::Gre(gre) => gre.headers(outer, inner, rewrite),
             Self::Ip(ip) => ip.headers(outer, rewrite),
         }
+        outer.sum_udp(rewrite);
     }
 
     const fn format(&self) -> Format {

@@ -239,6 +239,7 @@ impl Packet {
     }
 
     /// Sum of the pseudo-header of the transport.
+    #[inline]
     pub(crate) fn pseudo_header(&self) -> Sum {
         let mut sum = Sum::new();
         let length = (u32::from(self.l3) + self.len).saturating_sub(self.l4.into());
@@ -250,11 +251,13 @@ impl Packet {
         sum
     }
 
-    /// The folded sum of everything from the transport header on, where that follows from its checksum: with the
-    /// pseudo-header it is 0xffff (RFC 1071). A checksum that is wrong already makes this wrong too, and harms nobody:
-    /// who gets the packet would drop it for the one or the other.
+    /// The folded sum of the whole IP packet, where that follows from its transport checksum: with the pseudo-header,
+    /// everything from the transport header on sums up to 0xffff, and so does an IPv4 header by itself (RFC 1071). A
+    /// checksum that is wrong already makes this wrong too, and harms nobody: who gets the packet would drop it for the
+    /// one or the other.
     #[inline(always)]
-    pub(crate) fn known_transport_sum(&self) -> Option<u16> {
+    pub(crate) fn known_sum(&self) -> Option<u16> {
+        let octets = self.frame.bytes();
         // Behind options or extension headers the pseudo-header may be of another destination (RFC 8200 §8.1).
         let plain = match self.family {
             Family::V4 => self.l4.wrapping_sub(self.l3) == Ipv4::SIZE as u16,
@@ -263,8 +266,30 @@ impl Packet {
         if !plain || self.traits.has(Traits::FRAGMENT) {
             return None;
         }
-        let field = self.frame.bytes().header::<Be16>(self.checksum_at()?)?.value();
-        (self.protocol == protocol::TCP || field != 0).then(|| !self.pseudo_header().folded())
+        let length = (u32::from(self.l3) + self.len).wrapping_sub(self.l4.into());
+        if self.protocol == protocol::UDP {
+            // None; or over less than the packet, behind which there are options (RFC 9868).
+            let udp = octets.header::<Udp>(self.l4.into())?;
+            if udp.checksum.value() == 0 || u32::from(udp.length.value()) != length {
+                return None;
+            }
+        } else if self.protocol != protocol::TCP {
+            return None;
+        }
+        let mut sum = Sum::new();
+        match self.family {
+            Family::V4 => sum.add_u16(!self.pseudo_header().folded()),
+            Family::V6 => {
+                // The addresses are in the header and in the pseudo-header: what the one adds, the other takes away.
+                let header = self.ipv6()?;
+                sum.add_u32(header.version_class_flow.value());
+                sum.add_u16(header.payload_length.value());
+                sum.add_u16(u16::from_be_bytes([header.next_header, header.hop_limit]));
+                sum.add_u16(!(self.protocol as u16));
+                sum.add_u16(!(length as u16));
+            }
+        }
+        Some(sum.folded())
     }
 
     /// Adds everything from the transport header on, along the chain.

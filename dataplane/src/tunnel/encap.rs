@@ -3,7 +3,7 @@
 use super::Identification;
 use crate::packet::{DropReason, Exit, Family, FlowHash, Packet};
 use wire::checksum::Sum;
-use wire::{Be16, Be32, EtherType, Ethernet, Follows, Geneve, Ipv4, Ipv6, Rewrite, Udp, header_mut, protocol};
+use wire::{Be16, Be32, EtherType, Ethernet, Follows, Geneve, Ipv4, Ipv6, Rewrite, Udp, header_mut};
 
 /// The packet gets its headers. `identification` numbers outer IPv4 packets that may be fragmented (RFC 6864).
 ///
@@ -12,69 +12,69 @@ use wire::{Be16, Be32, EtherType, Ethernet, Follows, Geneve, Ipv4, Ipv6, Rewrite
 /// No room before the packet, which only one wrapped more often than any path does can lack.
 #[inline(always)]
 pub fn apply(rewrite: &Rewrite, packet: &mut Packet, identification: &mut Identification) -> Result<(), Exit> {
+    if rewrite.outer == 0 { apply_plain(rewrite, packet) } else { apply_any(rewrite, packet, identification) }
+}
+
+/// One code for all tunnels, compiled once for each of the shapes that the default keys give, and once for all others:
+/// where the shape is known, half of it goes away.
+#[inline(always)]
+fn apply_any(rewrite: &Rewrite, packet: &mut Packet, identification: &mut Identification) -> Result<(), Exit> {
     let shape = Shape::of(rewrite);
-    if shape.outer == 0 {
-        apply_plain(rewrite, packet)
-    } else if shape == Shape::VXLAN {
-        // The same code as below: with every offset and flag known, half of it goes away.
-        apply_tunnel(Shape::VXLAN, rewrite, packet, identification)
-    } else {
-        apply_any(shape, rewrite, packet, identification)
+    if packet.options != 0 {
+        return apply_with_options(rewrite, packet, identification);
     }
+    match shape {
+        Shape::UDP_V4 => apply_tunnel(Shape::UDP_V4, rewrite, packet, identification),
+        Shape::IP_V4 => apart(|| apply_tunnel(Shape::IP_V4, rewrite, packet, identification)),
+        Shape::UDP_V6 => apart(|| apply_tunnel(Shape::UDP_V6, rewrite, packet, identification)),
+        Shape::IP_V6 => apart(|| apply_tunnel(Shape::IP_V6, rewrite, packet, identification)),
+        _ => apart(|| apply_tunnel(shape, rewrite, packet, identification)),
+    }
+}
+
+/// Not among what is always done: it would take registers from that.
+#[inline(never)]
+fn apart(apply: impl FnOnce() -> Result<(), Exit>) -> Result<(), Exit> {
+    apply()
 }
 
 /// What of a rewrite decides which code runs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Shape {
-    count: u8,
     outer: u8,
+    version: u8,
+    /// Without those that cost nothing to ask for.
     follows: Follows,
     keep: u8,
-    ethertype: u8,
-    version: u8,
 }
 
 impl Shape {
-    /// VXLAN over IPv4 with the default keys, without a VLAN tag: the common one.
-    const VXLAN: Self = Self {
-        count: 64,
-        outer: Ethernet::SIZE as u8,
-        follows: Follows(Follows::DSCP | Follows::ECN | Follows::UDP),
-        keep: 0,
-        ethertype: 62,
-        version: 4,
-    };
+    const UDP_V4: Self = Self::usual(4, Follows::UDP);
+    const UDP_V6: Self = Self::usual(6, Follows::UDP | Follows::UDP_CHECKSUM);
+    const IP_V4: Self = Self::usual(4, 0);
+    const IP_V6: Self = Self::usual(6, 0);
+
+    /// Of the default keys, without a VLAN tag.
+    const fn usual(version: u8, follows: u8) -> Self {
+        Self { outer: Ethernet::SIZE as u8, version, follows: Follows(follows), keep: 0 }
+    }
 
     #[inline(always)]
     fn of(rewrite: &Rewrite) -> Self {
         let version = rewrite.octets.get(usize::from(rewrite.outer)).map_or(0, |first| first >> 4);
-        let Rewrite { count, outer, follows, keep, ethertype, .. } = *rewrite;
-        Self { count, outer, follows, keep, ethertype, version }
+        let follows = rewrite.follows.0 & !(Follows::DSCP | Follows::ECN | Follows::OPTIONS);
+        Self { outer: rewrite.outer, version, follows: Follows(follows), keep: rewrite.keep }
     }
-}
-
-#[inline(never)]
-fn apply_any(
-    shape: Shape,
-    rewrite: &Rewrite,
-    packet: &mut Packet,
-    identification: &mut Identification,
-) -> Result<(), Exit> {
-    if packet.options != 0 && shape.follows.has(Follows::OPTIONS) {
-        return apply_with_options(shape, rewrite, packet, identification);
-    }
-    apply_tunnel(shape, rewrite, packet, identification)
 }
 
 /// The same for a packet that brings GENEVE options: they, and what stands behind them in the headers, become part of
 /// what is inside.
 #[cold]
-fn apply_with_options(
-    shape: Shape,
-    rewrite: &Rewrite,
-    packet: &mut Packet,
-    identification: &mut Identification,
-) -> Result<(), Exit> {
+fn apply_with_options(rewrite: &Rewrite, packet: &mut Packet, identification: &mut Identification) -> Result<(), Exit> {
+    let shape = Shape::of(rewrite);
+    if !rewrite.follows.has(Follows::OPTIONS) {
+        return apply_tunnel(shape, rewrite, packet, identification);
+    }
     let mut buffer = [0; Geneve::OPTIONS];
     let options = &mut buffer[..usize::from(packet.options) * 4];
     options.copy_from_slice(packet.frame.before(options.len()).ok_or(NO_ROOM)?);
@@ -85,6 +85,14 @@ fn apply_with_options(
     outside.count = (geneve + Geneve::SIZE) as u8;
     outside.follows.0 &= !Follows::OPTIONS;
     let inside = rewrite.headers().get(outside.count.into()..).unwrap_or(&[]);
+    if rewrite.udp_sum != 0 {
+        let (mut sum, mut moved) = (Sum::new(), Sum::new());
+        moved.add(inside);
+        sum.add_u16(rewrite.udp_sum);
+        sum.add_u16(u16::from(packet.options) << 8);
+        sum.add_u16(!moved.folded());
+        outside.udp_sum = sum.folded();
+    }
     let transport = packet.l4 - packet.l3;
     if rewrite.keep == 0 {
         packet.frame.advance(packet.l3.into());
@@ -142,6 +150,10 @@ const fn ethertype(family: Family) -> [u8; 2] {
     }
 }
 
+/// What of DSCP and ECN is copied.
+const TOS_MASK: [u8; 4] = [0, 0x03, 0xfc, 0xff];
+const _: () = assert!(Follows::ECN == 1 && Follows::DSCP == 2);
+
 #[inline(always)]
 fn apply_tunnel(
     shape: Shape,
@@ -152,24 +164,24 @@ fn apply_tunnel(
     let follows = shape.follows;
     // What is copied from the inner header, before anything is put over it.
     let inner = if follows.0 & (Follows::TTL | Follows::DF) != 0 { inner_fields(packet) } else { (0, false) };
-    let known = if follows.has(Follows::UDP_CHECKSUM) { packet.known_transport_sum() } else { None };
-    let header_end = packet.l4 - if shape.keep == 0 { packet.l3 } else { 0 };
+    let known = if follows.has(Follows::UDP_CHECKSUM) { packet.known_sum() } else { None };
     let inside = if shape.keep == 0 {
         packet.frame.advance(packet.l3.into());
         packet.len as usize
     } else {
         packet.frame.total()
     };
-    let (count, outer) = (usize::from(shape.count), usize::from(shape.outer));
+    let (count, outer) = (usize::from(rewrite.count), usize::from(shape.outer));
     let headers = packet.frame.prepend(count).ok_or(NO_ROOM)?;
     copy(headers, rewrite.octets.get(..count).ok_or(NO_ROOM)?);
-    if shape.ethertype != 0
-        && let Some(ethertype) = headers.get_mut(usize::from(shape.ethertype)..).and_then(<[u8]>::first_chunk_mut::<2>)
+    let mut udp_sum = u32::from(rewrite.udp_sum);
+    if rewrite.ethertype != 0
+        && let Some(field) = headers.get_mut(usize::from(rewrite.ethertype)..).and_then(<[u8]>::first_chunk_mut::<2>)
     {
-        *ethertype = self::ethertype(packet.family);
+        *field = ethertype(packet.family);
+        udp_sum += u32::from(u16::from_be_bytes(*field));
     }
-    let mask = if follows.has(Follows::DSCP) { 0xfc } else { 0 } | if follows.has(Follows::ECN) { 3 } else { 0 };
-    let tos = packet.tos & mask;
+    let tos = packet.tos & TOS_MASK[usize::from(rewrite.follows.0 & (Follows::ECN | Follows::DSCP))];
     let total = count - outer + inside;
     let ip = if shape.version == 4 {
         let header: &mut Ipv4 = header_mut(headers, outer).ok_or(NO_ROOM)?;
@@ -187,27 +199,71 @@ fn apply_tunnel(
     };
     if follows.has(Follows::UDP) {
         let udp: &mut Udp = header_mut(headers, outer + ip).ok_or(NO_ROOM)?;
-        udp.source = Be16::new(FlowHash::port(packet.flow));
-        udp.length = Be16::new((total - ip) as u16);
+        let (source, length) = (FlowHash::port(packet.flow), (total - ip) as u16);
+        udp.source = Be16::new(source);
+        udp.length = Be16::new(length);
         if follows.has(Follows::UDP_CHECKSUM) {
-            finish_udp(packet, outer, ip, total - ip, known.map(|sum| (sum, count + usize::from(header_end))));
+            let inside = match known {
+                Some(known) if shape.keep == 0 => known,
+                _ => sum_inside(packet, count, known),
+            };
+            // The length is in the header and in the pseudo-header.
+            let sum = udp_sum + u32::from(source) + 2 * u32::from(length) + u32::from(inside);
+            let sum = (sum & 0xffff) + (sum >> 16);
+            let sum = match !((sum & 0xffff) + (sum >> 16)) as u16 {
+                0 => 0xffff, // RFC 768: zero means that there is none
+                sum => sum,
+            };
+            if let Some(udp) = header_mut::<Udp>(packet.frame.bytes_mut(), outer + ip) {
+                udp.checksum = Be16::new(sum);
+            }
         }
     }
     Ok(())
 }
 
-/// Copies headers. VXLAN over IPv4 has 64 octets: a copy of known length is a few moves, not a call.
+/// The folded sum of everything behind the first `count` octets. Where that of the IP packet is `known`, what stands before
+/// it is all that is read.
+#[inline(never)]
+fn sum_inside(packet: &Packet, count: usize, known: Option<u16>) -> u16 {
+    let mut sum = Sum::new();
+    let before = packet.frame.bytes().get(count..count + usize::from(packet.l3));
+    if let (Some(known), Some(before)) = (known, before) {
+        sum.add(before);
+        sum.add_u16(known);
+        return sum.folded();
+    }
+    let mut skip = count;
+    for segment in packet.frame.segments() {
+        sum.add(segment.get(skip..).unwrap_or(&[]));
+        skip = skip.saturating_sub(segment.len());
+    }
+    sum.folded()
+}
+
+/// Copies headers. All tunnels' have 32 to 128 octets: two copies of a known length, which may overlap, are a few moves and
+/// not a call.
 #[inline(always)]
 fn copy(to: &mut [u8], from: &[u8]) {
-    if let (Some((to, to_rest)), Some((from, from_rest))) = (to.split_first_chunk_mut::<64>(), from.split_first_chunk())
-    {
-        *to = *from;
-        if !from_rest.is_empty() {
-            to_rest.copy_from_slice(from_rest);
-        }
-    } else {
+    if !copy_ends::<64>(to, from) && !copy_ends::<32>(to, from) {
         to.copy_from_slice(from);
     }
+}
+
+/// Copies the first and the last `N` octets, if that is all.
+#[inline(always)]
+fn copy_ends<const N: usize>(to: &mut [u8], from: &[u8]) -> bool {
+    if to.len() != from.len() || to.len() > 2 * N {
+        return false;
+    }
+    let (Some(first), Some(last)) = (from.first_chunk::<N>(), from.last_chunk::<N>()) else { return false };
+    if let Some(to) = to.first_chunk_mut() {
+        *to = *first;
+    }
+    if let Some(to) = to.last_chunk_mut() {
+        *to = *last;
+    }
+    true
 }
 
 #[inline(always)]
@@ -250,38 +306,5 @@ fn inner_fields(packet: &Packet) -> (u8, bool) {
         (header.hop_limit.max(1), true)
     } else {
         (64, true)
-    }
-}
-
-/// The UDP checksum over pseudo-header, UDP header and everything inside. Where the sum of the inner transport is `known`,
-/// what stands before it (so many octets in) is all that is read.
-#[inline(never)]
-fn finish_udp(packet: &mut Packet, outer: usize, ip: usize, length: usize, known: Option<(u16, usize)>) {
-    let octets = packet.frame.bytes();
-    let mut sum = Sum::new();
-    // Both addresses stand together, last in the IPv4 header and last in the IPv6 header.
-    let addresses = if ip == Ipv4::SIZE { 8 } else { 32 };
-    sum.add(&octets[outer + ip - addresses..outer + ip]);
-    sum.add_u32(protocol::UDP.into());
-    sum.add_u32(length as u32);
-    let mut skip = outer + ip;
-    match known.and_then(|(rest, end)| Some((rest, octets.get(skip..end)?))) {
-        Some((rest, headers)) => {
-            sum.add(headers);
-            sum.add_u16(rest);
-        }
-        None => {
-            for segment in packet.frame.segments() {
-                sum.add(segment.get(skip..).unwrap_or(&[]));
-                skip = skip.saturating_sub(segment.len());
-            }
-        }
-    }
-    let sum = match sum.checksum() {
-        0 => 0xffff, // RFC 768: zero means that there is none
-        sum => sum,
-    };
-    if let Some(udp) = header_mut::<Udp>(packet.frame.bytes_mut(), outer + ip) {
-        udp.checksum = Be16::new(sum);
     }
 }

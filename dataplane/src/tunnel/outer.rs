@@ -150,4 +150,24 @@ impl Outer {
             Udp { source: Be16::new(0), destination: Be16::new(port), length: Be16::new(0), checksum: Be16::new(0) };
         rewrite.push(header.as_bytes());
     }
+
+    /// Once all headers are there: what the UDP checksum of every packet has in common.
+    pub fn sum_udp(&self, rewrite: &mut Rewrite) {
+        if !rewrite.follows.has(Follows::UDP_CHECKSUM) {
+            return;
+        }
+        let mut sum = Sum::new();
+        let ip = match (self.ends.local(), self.ends.remote()) {
+            (IpAddr::V4(local), IpAddr::V4(remote)) => {
+                sum.add_pseudo_v4(local.to_bits(), remote.to_bits(), protocol::UDP, 0);
+                Ipv4::SIZE
+            }
+            _ => {
+                sum.add_pseudo_v6(self.ends.local, self.ends.remote, protocol::UDP, 0);
+                Ipv6::SIZE
+            }
+        };
+        sum.add(rewrite.headers().get(usize::from(rewrite.outer) + ip..).unwrap_or(&[]));
+        rewrite.udp_sum = sum.folded();
+    }
 }

@@ -45,6 +45,8 @@ pub struct Rewrite {
     pub mtu: u16,
     /// Folded sum of the outer IPv4 header with every field zero that follows the packet.
     pub base_sum: u16,
+    /// Folded sum of what the outer UDP checksum covers of `octets` and of the pseudo-header, likewise; 0 without UDP.
+    pub udp_sum: u16,
     /// How many of `octets` are used.
     pub count: u8,
     /// Where in `octets` the outer IP header starts; 0: there is none.
@@ -63,7 +65,7 @@ pub struct Rewrite {
 
 impl Rewrite {
     /// Octets of headers at most.
-    pub const CAPACITY: usize = 112;
+    pub const CAPACITY: usize = 110;
 
     /// Puts nothing before the packet.
     pub const fn empty() -> Self {
@@ -72,6 +74,7 @@ impl Rewrite {
             egress: 0,
             mtu: 0,
             base_sum: 0,
+            udp_sum: 0,
             count: 0,
             outer: 0,
             follows: Follows(0),
