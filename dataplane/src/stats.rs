@@ -182,6 +182,8 @@ impl Tally {
         }
         if let Some(page) = self.0.tunnels.get(tunnel.index()) {
             page.dropped.add(1);
+            // Of the combinations that should not be, the one that does not come out (RFC 6040 §4.2).
+            page.ecn_alarms.add((reason == DropReason::EcnNotCapable).into());
         }
     }
 
