@@ -1,8 +1,9 @@
 //! What the integration tests stand on: a lab of network namespaces ([`lab`], [`site`]), with real drivers where there
-//! are some ([`cable`]), the program under test ([`penstock`]), traffic that checks itself ([`traffic`]), captures ([`pcap`], [`frames`]), the golden cases
-//! ([`golden`]), one gateway in virtual time ([`scene`]), and two with hosts and a network between them ([`sim`]).
+//! are some ([`cable`]), the program under test ([`penstock`]), traffic that checks itself ([`traffic`]), captures
+//! ([`pcap`], [`frames`]), the golden cases ([`golden`]), one gateway in virtual time ([`scene`]), two with a tunnel
+//! between ([`pair`]), and two with hosts and a network between them ([`sim`]).
 //!
-//! Only [`scene`] and [`sim`] know the inside of Penstock. Elsewhere, what is said about a packet comes from its output,
+//! Only [`scene`], [`pair`] and [`sim`] know the inside of Penstock. Elsewhere, what is said about a packet comes from its output,
 //! from Linux at the far end, or from another decoder.
 #![forbid(unsafe_code)]
 
@@ -13,6 +14,8 @@ pub mod lab;
 pub mod memory;
 pub mod metrics;
 pub mod needs;
+pub mod packets;
+pub mod pair;
 pub mod pcap;
 pub mod penstock;
 pub mod program;
