@@ -251,12 +251,12 @@ impl Packet {
         sum
     }
 
-    /// The folded sum of the whole IP packet, where that follows from its transport checksum: with the pseudo-header,
-    /// everything from the transport header on sums up to 0xffff, and so does an IPv4 header by itself (RFC 1071). A
-    /// checksum that is wrong already makes this wrong too, and harms nobody: who gets the packet would drop it for the
-    /// one or the other.
+    /// The sum of the whole IP packet in 16-bit words, not folded, where that follows from its transport checksum: with the
+    /// pseudo-header, everything from the transport header on sums up to zero, and so does an IPv4 header by itself (RFC
+    /// 1071; ones' complement: to take away is to add the complement). A checksum that is wrong already makes this wrong
+    /// too, and harms nobody: who gets the packet would drop it for the one or the other.
     #[inline(always)]
-    pub(crate) fn known_sum(&self) -> Option<u16> {
+    pub(crate) fn known_sum(&self) -> Option<u64> {
         let octets = self.frame.bytes();
         // Behind options or extension headers the pseudo-header may be of another destination (RFC 8200 §8.1).
         let plain = match self.family {
@@ -276,20 +276,22 @@ impl Packet {
         } else if self.protocol != protocol::TCP {
             return None;
         }
-        let mut sum = Sum::new();
-        match self.family {
-            Family::V4 => sum.add_u16(!self.pseudo_header().folded()),
-            Family::V6 => {
-                // The addresses are in the header and in the pseudo-header: what the one adds, the other takes away.
-                let header = self.ipv6()?;
-                sum.add_u32(header.version_class_flow.value());
-                sum.add_u16(header.payload_length.value());
-                sum.add_u16(u16::from_be_bytes([header.next_header, header.hop_limit]));
-                sum.add_u16(!(self.protocol as u16));
-                sum.add_u16(!(length as u16));
+        let protocol = u16::from(self.protocol);
+        Some(match self.family {
+            Family::V4 => {
+                let header = self.ipv4()?;
+                u64::from(!header.source.value())
+                    + u64::from(!header.destination.value())
+                    + u64::from(!protocol)
+                    + u64::from(!(length as u16))
             }
-        }
-        Some(sum.folded())
+            Family::V6 => {
+                // Addresses and length are in the header and in the pseudo-header: the one takes away what the other adds.
+                let header = self.ipv6()?;
+                let next_and_hops = u16::from_be_bytes([header.next_header, header.hop_limit]);
+                u64::from(header.version_class_flow.value()) + u64::from(next_and_hops) + u64::from(!protocol)
+            }
+        })
     }
 
     /// Adds everything from the transport header on, along the chain.

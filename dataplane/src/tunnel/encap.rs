@@ -23,12 +23,17 @@ fn apply_any(rewrite: &Rewrite, packet: &mut Packet, identification: &mut Identi
     if packet.options != 0 {
         return apply_with_options(rewrite, packet, identification);
     }
-    match shape {
-        Shape::UDP_V4 => apply_tunnel(Shape::UDP_V4, rewrite, packet, identification),
-        Shape::IP_V4 => apart(|| apply_tunnel(Shape::IP_V4, rewrite, packet, identification)),
-        Shape::UDP_V6 => apart(|| apply_tunnel(Shape::UDP_V6, rewrite, packet, identification)),
-        Shape::IP_V6 => apart(|| apply_tunnel(Shape::IP_V6, rewrite, packet, identification)),
-        _ => apart(|| apply_tunnel(shape, rewrite, packet, identification)),
+    let place = Place::of(rewrite);
+    match (shape, place) {
+        (Shape::UDP_V4, Place::ETHERNET_V4) => {
+            apply_tunnel(Shape::UDP_V4, Place::ETHERNET_V4, rewrite, packet, identification)
+        }
+        (Shape::UDP_V6, Place::ETHERNET_V6) => {
+            apart(|| apply_tunnel(Shape::UDP_V6, Place::ETHERNET_V6, rewrite, packet, identification))
+        }
+        (Shape::IP_V4, _) => apart(|| apply_tunnel(Shape::IP_V4, place, rewrite, packet, identification)),
+        (Shape::IP_V6, _) => apart(|| apply_tunnel(Shape::IP_V6, place, rewrite, packet, identification)),
+        _ => apart(|| apply_tunnel(shape, place, rewrite, packet, identification)),
     }
 }
 
@@ -67,13 +72,35 @@ impl Shape {
     }
 }
 
+/// Where things are in the headers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Place {
+    count: u8,
+    ethertype: u8,
+}
+
+impl Place {
+    /// Of VXLAN, and of GENEVE with Ethernet inside.
+    const ETHERNET_V4: Self = Self::last(64);
+    const ETHERNET_V6: Self = Self::last(84);
+
+    const fn last(count: u8) -> Self {
+        Self { count, ethertype: count - 2 }
+    }
+
+    #[inline(always)]
+    const fn of(rewrite: &Rewrite) -> Self {
+        Self { count: rewrite.count, ethertype: rewrite.ethertype }
+    }
+}
+
 /// The same for a packet that brings GENEVE options: they, and what stands behind them in the headers, become part of
 /// what is inside.
 #[cold]
 fn apply_with_options(rewrite: &Rewrite, packet: &mut Packet, identification: &mut Identification) -> Result<(), Exit> {
     let shape = Shape::of(rewrite);
     if !rewrite.follows.has(Follows::OPTIONS) {
-        return apply_tunnel(shape, rewrite, packet, identification);
+        return apply_tunnel(shape, Place::of(rewrite), rewrite, packet, identification);
     }
     let mut buffer = [0; Geneve::OPTIONS];
     let options = &mut buffer[..usize::from(packet.options) * 4];
@@ -108,7 +135,7 @@ fn apply_with_options(rewrite: &Rewrite, packet: &mut Packet, identification: &m
     packet.l3 += options.len() as u16;
     packet.l4 = packet.l3 + transport;
     outside.keep = 1;
-    apply_tunnel(Shape::of(&outside), &outside, packet, identification)
+    apply_tunnel(Shape::of(&outside), Place::of(&outside), &outside, packet, identification)
 }
 
 const NO_ROOM: Exit = Exit::Drop(DropReason::TooLong);
@@ -157,6 +184,7 @@ const _: () = assert!(Follows::ECN == 1 && Follows::DSCP == 2);
 #[inline(always)]
 fn apply_tunnel(
     shape: Shape,
+    place: Place,
     rewrite: &Rewrite,
     packet: &mut Packet,
     identification: &mut Identification,
@@ -171,15 +199,15 @@ fn apply_tunnel(
     } else {
         packet.frame.total()
     };
-    let (count, outer) = (usize::from(rewrite.count), usize::from(shape.outer));
+    let (count, outer) = (usize::from(place.count), usize::from(shape.outer));
     let headers = packet.frame.prepend(count).ok_or(NO_ROOM)?;
     copy(headers, rewrite.octets.get(..count).ok_or(NO_ROOM)?);
-    let mut udp_sum = u32::from(rewrite.udp_sum);
-    if rewrite.ethertype != 0
-        && let Some(field) = headers.get_mut(usize::from(rewrite.ethertype)..).and_then(<[u8]>::first_chunk_mut::<2>)
+    let mut udp_sum = u64::from(rewrite.udp_sum);
+    if place.ethertype != 0
+        && let Some(field) = headers.get_mut(usize::from(place.ethertype)..).and_then(<[u8]>::first_chunk_mut::<2>)
     {
         *field = ethertype(packet.family);
-        udp_sum += u32::from(u16::from_be_bytes(*field));
+        udp_sum += u64::from(u16::from_be_bytes(*field));
     }
     let tos = packet.tos & TOS_MASK[usize::from(rewrite.follows.0 & (Follows::ECN | Follows::DSCP))];
     let total = count - outer + inside;
@@ -205,12 +233,11 @@ fn apply_tunnel(
         if follows.has(Follows::UDP_CHECKSUM) {
             let inside = match known {
                 Some(known) if shape.keep == 0 => known,
-                _ => sum_inside(packet, count, known),
+                _ => sum_inside(packet, count, known).into(),
             };
             // The length is in the header and in the pseudo-header.
-            let sum = udp_sum + u32::from(source) + 2 * u32::from(length) + u32::from(inside);
-            let sum = (sum & 0xffff) + (sum >> 16);
-            let sum = match !((sum & 0xffff) + (sum >> 16)) as u16 {
+            let sum = udp_sum + u64::from(source) + 2 * u64::from(length) + inside;
+            let sum = match !folded(sum) {
                 0 => 0xffff, // RFC 768: zero means that there is none
                 sum => sum,
             };
@@ -222,15 +249,23 @@ fn apply_tunnel(
     Ok(())
 }
 
+/// A sum of a few dozen words of 32 bits at most, in 16 bits.
+#[inline(always)]
+const fn folded(sum: u64) -> u16 {
+    let sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    ((sum & 0xffff) + (sum >> 16)) as u16
+}
+
 /// The folded sum of everything behind the first `count` octets. Where that of the IP packet is `known`, what stands before
 /// it is all that is read.
 #[inline(never)]
-fn sum_inside(packet: &Packet, count: usize, known: Option<u16>) -> u16 {
+fn sum_inside(packet: &Packet, count: usize, known: Option<u64>) -> u16 {
     let mut sum = Sum::new();
     let before = packet.frame.bytes().get(count..count + usize::from(packet.l3));
     if let (Some(known), Some(before)) = (known, before) {
         sum.add(before);
-        sum.add_u16(known);
+        sum.add_u16(folded(known));
         return sum.folded();
     }
     let mut skip = count;
