@@ -27,6 +27,7 @@ const TUNNELS: Columns = &[
     ("tunnel", "name"),
     ("type", "type"),
     ("id", "id"),
+    ("inner", "inner"),
     ("local", "local"),
     ("remote", "remote"),
     ("vrf", "vrf"),
