@@ -96,6 +96,8 @@ pub struct Spec {
     pub mac: Option<[u8; 6]>,
     /// Octets of layer 3, 68 to 65,535; below 1,280 IPv6 is off.
     pub mtu: u32,
+    /// Whether IPv6 can go through. Where it cannot, the kernel would still announce itself and its groups there, to be dropped.
+    pub ipv6: bool,
     /// All its addresses. Link-local ones (`fe80::/10`) are the kernel's and left alone.
     pub addresses: Vec<IpNet>,
 }
@@ -163,6 +165,7 @@ impl Device {
         if spec.mtu != link.mtu {
             commander.set_mtu(ifindex, spec.mtu)?;
         }
+        allow_ipv6(&spec.name, spec.ipv6);
         let present = commander.addresses(ifindex)?;
         for address in &present {
             if !is_link_local(address) && !spec.addresses.contains(address) {
@@ -207,6 +210,16 @@ impl AsFd for Device {
     }
 }
 
+/// Netlink has no word for this. A kernel without IPv6 has no such file, and where `/proc/sys` is read-only the kernel's
+/// chatter is dropped under its name: no reason to fail.
+fn allow_ipv6(name: &str, allow: bool) {
+    let path = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
+    let value = if allow { "0" } else { "1" };
+    if std::fs::read_to_string(&path).is_ok_and(|now| now.trim() != value) {
+        let _ = std::fs::write(&path, value);
+    }
+}
+
 fn is_link_local(address: &IpNet) -> bool {
     matches!(address, IpNet::V6(net) if net.addr().is_unicast_link_local())
 }
@@ -224,8 +237,31 @@ mod tests {
             kind,
             mac: Some([2, 0, 0, 0, 0, 7]).filter(|_| kind == TunKind::Tap),
             mtu: 1450,
+            ipv6: true,
             addresses: ["192.0.2.1/30", "2001:db8::1/126"].map(|text| text.parse().expect("a prefix")).to_vec(),
         }
+    }
+
+    #[test]
+    fn the_kernel_speaks_no_ipv6_where_none_can_go() {
+        in_namespace(|| {
+            let mut spec = spec("v4-only", TunKind::Tun);
+            (spec.ipv6, spec.addresses) = (false, vec!["192.0.2.1/30".parse().expect("a prefix")]);
+            let mut commander = Commander::open().expect("in the namespace");
+            let mut device = Device::establish(&spec, &mut commander).expect("free");
+            let own = |device: &Device| {
+                let addresses = commander_addresses(device.ifindex());
+                addresses.iter().any(is_link_local)
+            };
+            assert!(!own(&device));
+            spec.ipv6 = true;
+            device.configure(&spec, &mut commander).expect("legal");
+            eventually(|| own(&device).then_some(()));
+        });
+    }
+
+    fn commander_addresses(ifindex: IfIndex) -> Vec<IpNet> {
+        Mirror::open().expect("in the namespace").host().addresses_of(ifindex).collect()
     }
 
     /// Addresses of a device without the kernel's own.

@@ -214,7 +214,7 @@ mod tests {
 
     fn device(commander: &mut Commander) -> Device {
         let name = "aws-a".to_owned();
-        let spec = Spec { name, kind: TunKind::Tun, mac: None, mtu: 1450, addresses: Vec::new() };
+        let spec = Spec { name, kind: TunKind::Tun, mac: None, mtu: 1450, ipv6: true, addresses: Vec::new() };
         Device::establish(&spec, commander).expect("free")
     }
 

@@ -9,7 +9,7 @@ use super::resolve::{Resolver, tunnel_mac};
 use super::rib::Way;
 use crate::config::Config;
 use crate::io::{Outlet, Outlets};
-use crate::packet::{PortId, TunnelId};
+use crate::packet::{Family, PortId, TunnelId};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -249,10 +249,18 @@ fn specs(config: &Config, mtu: impl Fn(TunnelId) -> u16) -> Vec<(PortId, Spec)> 
             kind: if tunnel.kind.ethernet() { TunKind::Tap } else { TunKind::Tun },
             mac: tunnel.kind.ethernet().then(|| tunnel_mac(tunnel).octets()),
             mtu: device_mtu(tunnel, mtu(id)).into(),
+            ipv6: tunnel.kind.carries(Family::V6),
             addresses: tunnel.addresses.clone(),
         };
         (Plan::tunnel_port(config, id), spec)
     });
-    let punt = Spec { name: PUNT_DEVICE.into(), kind: TunKind::Tun, mac: None, mtu: 65_535, addresses: Vec::new() };
+    let punt = Spec {
+        name: PUNT_DEVICE.into(),
+        kind: TunKind::Tun,
+        mac: None,
+        mtu: 65_535,
+        ipv6: true,
+        addresses: Vec::new(),
+    };
     tunnels.chain([(Plan::punt_port(config), punt)]).collect()
 }
