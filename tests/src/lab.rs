@@ -194,7 +194,7 @@ impl Host {
     pub fn capture(&self, interface: &str) -> Capture {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let path = self.folder.join(format!("{interface}-{}.pcap", NEXT.fetch_add(1, Relaxed)));
-        let line = format!("tcpdump -Z root -n -U -s 0 -B 16384 --immediate-mode -i {interface} -w {}", path.display());
+        let line = format!("tcpdump -Z root -n -U -s 0 -B 65536 --immediate-mode -i {interface} -w {}", path.display());
         let mut tcpdump = self.start(&line);
         tcpdump.await_message("listening on");
         Capture::new(tcpdump, path)

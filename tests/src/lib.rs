@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cable;
+pub mod forms;
 pub mod frames;
 pub mod golden;
 pub mod lab;
@@ -23,6 +24,7 @@ pub mod scene;
 pub mod sim;
 pub mod site;
 pub mod traffic;
+pub mod tshark;
 pub mod until;
 
 pub use cable::Nic;

@@ -11,6 +11,7 @@
 
 use crate::cable::{Nic, Turn};
 use crate::lab::{Host, Lab, LinkOptions};
+use crate::pcap::Capture;
 use crate::penstock::Penstock;
 use crate::until::until;
 use std::net::IpAddr;
@@ -107,6 +108,9 @@ pub struct Site {
     pub remote: Host,
     /// Behind `remote`.
     pub server: Host,
+    /// On the cable between gateway and remote, if it is there: its `port0`, on the gateway's side, sees what both send.
+    /// An interface whose driver runs XDP shows tcpdump neither what it receives nor what AF_XDP sends.
+    pub switch: Option<Host>,
     /// Late, so that it goes after everything that is in it.
     pub lab: Lab,
     /// Last: only then may another test have the interfaces.
@@ -127,20 +131,33 @@ pub const PLAIN_SERVER: &str = "203.0.113.10";
 pub const PLAIN_CLIENT: &str = "198.18.3.10";
 
 impl Site {
-    /// Makes the hosts.
+    /// Makes the hosts, and Linux's own end of the tunnel.
     #[track_caller]
     pub fn new(name: &str, plan: Plan) -> Self {
+        let site = Self::make(name, plan, false);
+        site.make_far_end();
+        site
+    }
+
+    /// Makes the hosts, with a switch in the middle of the underlay. There is no far end of a tunnel yet.
+    #[track_caller]
+    pub fn bare(name: &str, plan: Plan) -> Self {
+        Self::make(name, plan, true)
+    }
+
+    #[track_caller]
+    fn make(name: &str, plan: Plan, switched: bool) -> Self {
         let turn = (plan.lan_nic.is_some() || plan.wan_nic.is_some()).then(Turn::take);
         let lab = Lab::new(name);
         let [client, gateway, remote, server] = ["client", "gateway", "remote", "server"].map(|name| lab.host(name));
-        let site = Self { plan, client, gateway, remote, server, lab, turn };
+        let switch = switched.then(|| lab.host("switch"));
+        let site = Self { plan, client, gateway, remote, server, switch, lab, turn };
         site.link_lan();
         site.link_wan();
         // A host that forwards sends by the queue that it received by: as many here, or the underlay has but one in use.
         let options = LinkOptions { mtu: plan.mtu, queues: plan.wan_queues };
         site.lab.link((&site.remote, "site0"), (&site.server, "eth0"), options);
         site.address_server();
-        site.make_far_end();
         // As on any gateway host: when Penstock does not forward, the kernel does.
         for host in [&site.gateway, &site.remote] {
             host.sysctl("ipv4/ip_forward", "1");
@@ -177,13 +194,29 @@ impl Site {
         }
     }
 
+    /// Two cables, and a switch that passes on whatever comes.
+    #[track_caller]
+    fn link_by(&self, switch: &Host, [near, far]: [(&Host, &str); 2], options: LinkOptions) {
+        self.lab.link(near, (switch, "port0"), options);
+        self.lab.link((switch, "port1"), far, options);
+        switch.run("ip link add br0 type bridge mcast_snooping 0");
+        for port in ["port0", "port1"] {
+            switch.run(&format!("ip link set {port} master br0"));
+        }
+        switch.run("ip link set br0 up");
+    }
+
     /// The cable between gateway and remote.
     #[track_caller]
     fn link_wan(&self) {
         let options = LinkOptions { mtu: self.plan.mtu, queues: self.plan.wan_queues };
         let router = self.plan.narrow.map(|mtu| self.put_router_between(LinkOptions { mtu, ..options }));
         let next = router.as_ref().unwrap_or(&self.remote);
-        self.link(self.plan.wan_nic, [(&self.gateway, "wan0"), (next, "eth0")], options);
+        let ends = [(&self.gateway, "wan0"), (next, "eth0")];
+        match &self.switch {
+            None => self.link(self.plan.wan_nic, ends, options),
+            Some(switch) => self.link_by(switch, ends, options),
+        }
         let [wan, eth] = ["wan0", "eth0"].map(|name| self.on_vlan(name));
         for (host, name, over) in [(&self.gateway, &wan, "wan0"), (next, &eth, "eth0")] {
             if let Some(vlan) = self.plan.wan_vlan {
@@ -258,6 +291,16 @@ impl Site {
         self.remote.run("ip link set vx0 up");
         self.remote.run("ip route add 198.18.1.0/24 via 198.18.255.1");
         self.remote.run("ip route add 2001:db8:1::/64 via 2001:db8:ff::");
+    }
+
+    /// Captures what goes over the underlay, both ways, from now on; of a [`Self::bare`] site.
+    ///
+    /// # Panics
+    ///
+    /// If there is no switch.
+    #[track_caller]
+    pub fn capture_underlay(&self) -> Capture {
+        self.switch.as_ref().expect("the site is a bare one").capture("port0")
     }
 
     /// The configuration that fits: everything for the server's networks goes through the tunnel.

@@ -2,7 +2,7 @@
 
 use crate::lab::Host;
 use std::io::{Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 /// How long a transfer may stand still.
@@ -24,6 +24,36 @@ pub fn transfer(from: &Host, to: &Host, address: IpAddr, octets: usize) {
         from.within(|| send(SocketAddr::new(address, port), octets));
         receiver.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     });
+}
+
+/// Sends datagrams of `lengths` octets by UDP from one host to another, one after the other; each comes back before the
+/// next goes.
+///
+/// # Panics
+///
+/// If one is lost or damaged.
+#[track_caller]
+pub fn exchange(from: &Host, to: &Host, address: IpAddr, lengths: &[usize]) {
+    let socket = |host: &Host, to: SocketAddr| {
+        let socket = host.within(|| UdpSocket::bind(to).expect("an address of that host"));
+        socket.set_read_timeout(Some(STALL)).expect("not zero");
+        socket
+    };
+    let server = socket(to, SocketAddr::new(address, 0));
+    let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let client = socket(from, any.parse().expect("an address"));
+    client.connect(server.local_addr().expect("it is bound")).expect("there is a route");
+    let mut buffer = vec![0; 65_536];
+    for &length in lengths {
+        let datagram: Vec<u8> = pattern(length).flatten().collect();
+        client.send(&datagram).unwrap_or_else(|error| panic!("{address}: {length} octets: {error}"));
+        let (received, back) =
+            server.recv_from(&mut buffer).unwrap_or_else(|error| panic!("{address}: {length} octets: {error}"));
+        assert!(buffer[..received] == datagram, "{address}: {length} octets were damaged on the way");
+        server.send_to(&datagram, back).unwrap_or_else(|error| panic!("{back}: {length} octets: {error}"));
+        let received = client.recv(&mut buffer).unwrap_or_else(|error| panic!("{back}: {length} octets: {error}"));
+        assert!(buffer[..received] == datagram, "{back}: {length} octets were damaged on the way back");
+    }
 }
 
 fn send(to: SocketAddr, octets: usize) {
