@@ -15,6 +15,7 @@ pub mod lab;
 pub mod memory;
 pub mod metrics;
 pub mod needs;
+pub mod ovs;
 pub mod packets;
 pub mod pair;
 pub mod pcap;
