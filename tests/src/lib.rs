@@ -7,6 +7,7 @@
 //! from Linux at the far end, or from another decoder.
 #![forbid(unsafe_code)]
 
+pub mod bird;
 pub mod cable;
 pub mod forms;
 pub mod frames;

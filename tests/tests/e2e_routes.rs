@@ -1,14 +1,11 @@
 //! Routes of the kernel, whoever put them there: a gateway forwards by them, and by those that come after them.
 #![forbid(unsafe_code)]
 
-use integration::lab::Host;
-use integration::program::Program;
+use integration::bird::Bird;
 use integration::site::{CLIENT, PATIENCE, PLAIN_CLIENT, Plan};
 use integration::{Penstock, Site, require, until};
 use serde_json::Value;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Instant;
 
 /// What the far BIRD announces, and an address in each: over IPv4, over IPv6, and of IPv4 by a next hop of IPv6 (RFC
@@ -18,39 +15,6 @@ const ANNOUNCED: [(&str, &str); 3] =
 
 /// A gateway that has no routes of its own.
 const CONFIG: &str = "[gateway]\nworkers = 1\n[interface.lan0]\n[interface.wan0]\n";
-
-/// A BIRD of a host. Killed when dropped.
-struct Bird {
-    host: Host,
-    socket: PathBuf,
-    _program: Program,
-}
-
-impl Bird {
-    #[track_caller]
-    fn start(host: &Host, name: &str, config: &str) -> Self {
-        let path = |kind: &str| host.folder().join(format!("{name}.{kind}"));
-        std::fs::write(path("conf"), config).expect("the lab's folder is ours");
-        let socket = path("ctl");
-        let mut bird = Command::new(installed("bird"));
-        bird.arg("-f").arg("-c").arg(path("conf")).arg("-s").arg(&socket).arg("-P").arg(path("pid"));
-        let program = host.start_command(bird);
-        let bird = Self { host: host.clone(), socket, _program: program };
-        until("BIRD answers", PATIENCE, || bird.tell("show status").contains("up and running"));
-        bird
-    }
-
-    /// What it answers to a command of birdc(8).
-    fn tell(&self, command: &str) -> String {
-        let birdc = installed("birdc");
-        self.host.try_run(&format!("{} -s {} {command}", birdc.display(), self.socket.display())).stdout
-    }
-}
-
-/// Daemons are not on everybody's PATH.
-fn installed(tool: &str) -> PathBuf {
-    Path::new("/usr/sbin").join(tool)
-}
 
 /// Sessions over both families, which come up within a second; what they carry is `families`.
 fn sessions(host: &str, own: [&str; 2], peer: [&str; 2], systems: [u16; 2], families: [&str; 2]) -> String {
