@@ -49,7 +49,7 @@ impl Slow {
         if packet.transport_sum(pseudo).folded() != 0xffff {
             return self.drop(packet, DropReason::IcmpChecksum, pipeline, stock, tables, now);
         }
-        pipeline.tally.absorbed();
+        pipeline.tally.absorbed(1);
         let meaning = meaning(&packet, quote.length).filter(|_| self.heard.admit(now));
         if let (Some(meaning), Some(tunnel)) = (meaning, tables.tunnels.get(quote.tunnel)) {
             let overhead = tunnel.kind.overhead(tunnel.ends.family());

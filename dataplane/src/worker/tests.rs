@@ -739,7 +739,7 @@ fn a_source_must_have_a_route_back_or_that_of_its_port() {
     use DropReason::{MartianSource, ReversePath as Refused};
     use ReversePath::{Loose, Off, Strict};
     // What happens at lan0, strictly and loosely, and strictly at its VLAN.
-    let table: &[([u8; 4], Option<DropReason>, Option<DropReason>, Option<DropReason>)] = &[
+    let table = [
         (CLIENT_V4, None, None, Some(Refused)),
         (FAR_V4, Some(Refused), None, Some(Refused)),
         (SITE_A_V4, Some(Refused), None, Some(Refused)),
@@ -763,7 +763,7 @@ fn a_source_must_have_a_route_back_or_that_of_its_port() {
         world.assert_balance();
         world.only_drop()
     };
-    for (source, strict, loose, of_vlan) in table {
+    for (source, strict, loose, of_vlan) in &table {
         let frame = ethernet(&raw_v4(FAR_V4, b"x", |header| header.source = *source));
         assert_eq!(after(Strict, Off, frame.clone()), *strict, "{source:?}");
         assert_eq!(after(Loose, Off, frame.clone()), *loose, "{source:?}");
