@@ -98,7 +98,12 @@ impl Resolver {
     ///
     /// There is no memory for them.
     pub fn new() -> Result<Self, ResolveError> {
-        let (v4, v6) = (Writer4::new(Limits::default())?, Writer6::new(Limits::default())?);
+        Self::with(Limits::default())
+    }
+
+    /// With so much room for the routes of each family.
+    fn with(limits: Limits) -> Result<Self, ResolveError> {
+        let (v4, v6) = (Writer4::new(limits)?, Writer6::new(limits)?);
         let tables = Tables {
             generation: 0,
             hash: FlowHash::default(),
@@ -222,15 +227,25 @@ impl Resolver {
         }
         let again = mem::take(&mut self.unwritten);
         let keys = || again.difference(&delta.routes).chain(&delta.routes);
-        let result = self.write_all(plan, keys);
+        let [first, last] = defaults(plan, keys);
+        let first = self.write_all(plan, || first.iter());
+        let others = self.write_all(plan, || keys().filter(|(_, prefix)| prefix.prefix_len() != 0));
+        let mut result = first.and(others);
         // What was withdrawn is still being read until every worker has passed once more.
         let (mark4, mark6) = (self.v4.retire_mark(), self.v6.retire_mark());
         if !wait(&self.published, self.published.mark()) {
+            self.unwritten.extend(last);
             // A later mark covers this one's too.
             return Err(ResolveError::Behind);
         }
         self.v4.reclaim(mark4);
         self.v6.reclaim(mark6);
+        if !last.is_empty() {
+            result = result.and(self.write_all(plan, || last.iter()));
+            if !wait(&self.published, self.published.mark()) {
+                return Err(ResolveError::Behind);
+            }
+        }
         // A prefix that did not fit may still lead by a way that no route has.
         if self.unwritten.is_empty() {
             for way in plan.rib.release(mem::take(&mut self.dead)) {
@@ -426,6 +441,23 @@ impl Resolver {
             }
         }
     }
+}
+
+/// The default routes that change: those to be written before other routes, and those after everybody has passed.
+///
+/// A lookup asks for the default route last, when it has found no other. So one that comes is there before others go.
+/// One that goes stays while others come, until whoever has missed those has had its answer; but where nothing comes
+/// it goes first, or an address whose own route goes too would fall to it.
+fn defaults<'k, I: Iterator<Item = &'k (Vrf, IpNet)>>(plan: &Plan, keys: impl Fn() -> I) -> [Vec<(Vrf, IpNet)>; 2] {
+    let comes = |&(vrf, prefix): &(Vrf, IpNet)| plan.rib.chosen(vrf, prefix).is_some();
+    let (defaults, others) =
+        (|| keys().filter(|key| key.1.prefix_len() == 0), || keys().filter(|key| key.1.prefix_len() != 0));
+    if defaults().all(comes) {
+        return [defaults().copied().collect(), Vec::new()];
+    }
+    let come: BTreeSet<_> =
+        others().filter(|key| comes(key)).map(|(vrf, prefix)| (vrf, prefix.addr().is_ipv4())).collect();
+    defaults().copied().partition(|key| comes(key) || !come.contains(&(&key.0, key.1.addr().is_ipv4()))).into()
 }
 
 /// A plan with the file it came from: what a target's headers follow from.

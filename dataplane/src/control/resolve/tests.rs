@@ -269,6 +269,39 @@ fn nobody_waits_for_what_changes_no_route() {
     assert_eq!(bench.waits, waits);
 }
 
+/// Of 10.9.9.9, and of what only a default route leads to: how they resolve whenever a worker may look.
+#[track_caller]
+fn answers(before: &str, after: &str) -> Vec<[Resolution; 2]> {
+    let mut bench = Bench::new();
+    bench.update(before);
+    let config = config(after);
+    let delta = bench.plan.renew(&config, &offline::host(&config));
+    let mut seen = Vec::new();
+    let look = |tables: &Tables| ["10.9.9.9", "172.16.0.1"].map(|probe| found(tables, probe).resolution);
+    let Bench { mut resolver, mut plan, .. } = bench;
+    let mut wait = |published: &Published<Tables>, _| {
+        seen.push(look(&published.current()));
+        true
+    };
+    resolver.update(&config, &mut plan, &delta, &mut wait).expect("it fits");
+    seen.push(look(&resolver.published().current()));
+    seen
+}
+
+#[test]
+fn a_default_route_stays_until_those_that_come_for_it_are_seen() {
+    use Resolution::{Blackhole, None, Unreachable};
+    let default = route("0.0.0.0/0", "\"blackhole\"");
+    let other = route("10.0.0.0/8", "\"unreachable\"");
+    let halfway = [Unreachable, Blackhole];
+    assert_eq!(answers(&default, &other)[1..], [halfway, [Unreachable, None], [Unreachable, None]]);
+    // Nothing comes, so nobody may fall to it.
+    let both = default.clone() + &other;
+    assert_eq!(answers(&both, "")[1..], [[None, None], [None, None]]);
+    assert_eq!(answers(&both, &other)[1..], [[Unreachable, None], [Unreachable, None]]);
+    assert_eq!(answers(&other, &default).last(), Some(&[Blackhole, Blackhole]));
+}
+
 #[test]
 fn an_on_link_route_finds_the_neighbours_of_its_link() {
     let mut bench = Bench::new();
@@ -293,6 +326,50 @@ fn the_tunnels_device_leads_into_the_tunnel() {
     let device = tables.ports.iter().find(|(_, port)| port.name == "b").map(|(_, port)| (port.kind, port.mtu));
     let into = bench.id(Target::Bridged(B)).expect("every tunnel has one");
     assert_eq!(device, Some((PortKind::Tunnel { tunnel: B, into, ethernet: true }, 1400)));
+}
+
+/// The error names a route, those that fit are there, and the others lead where they led.
+#[test]
+fn routes_that_outgrow_the_table_are_refused_and_taken_in_when_there_is_room() {
+    let limits = Limits { vrfs: 2, bytes: 64 << 10 };
+    let mut bench = Bench { resolver: Resolver::with(limits).expect("there is memory"), ..Bench::new() };
+    let wide = route("10.0.0.0/8", "\"unreachable\"");
+    bench.update(&wide);
+    let before = bench.resolver.usage();
+    let hosts: Vec<IpAddr> =
+        (0..4096).map(|at: u32| std::net::Ipv4Addr::from_bits(0x0a00_0001 + (at << 12)).into()).collect();
+    let many: String = hosts.iter().map(|host| route(&format!("{host}/32"), "\"blackhole\"")).collect();
+    let config = config(&(wide.clone() + &many));
+    let delta = bench.plan.renew(&config, &offline::host(&config));
+    let update = |bench: &mut Bench, delta: &Delta| {
+        let Bench { resolver, plan, .. } = bench;
+        resolver.update(&config, plan, delta, &mut |_, _| true).map_err(|error| error.to_string())
+    };
+    let answers = |bench: &Bench| {
+        let tables = bench.resolver.published().current();
+        hosts.iter().map(|host| found(&tables, &host.to_string()).resolution).collect::<Vec<_>>()
+    };
+    // Again without a change: what is refused is tried again each time.
+    for delta in [delta, Delta::default()] {
+        let error = update(&mut bench, &delta).expect_err("they do not fit");
+        assert!(error.starts_with("route 10.") && error.contains("/32: table full: the route needs"), "{error}");
+        let answers = answers(&bench);
+        let count = |wanted| answers.iter().filter(|answer| **answer == wanted).count();
+        let (fits, others) = (count(Resolution::Blackhole), count(Resolution::Unreachable));
+        assert!(fits > 100 && others > 100 && fits + others == hosts.len(), "{fits} fit, {others} do not");
+        assert_eq!(bench.resolver.usage()[0].retired_bytes, 0);
+    }
+    bench.update(&wide);
+    assert!(answers(&bench).iter().all(|answer| *answer == Resolution::Unreachable));
+    let now = bench.resolver.usage();
+    assert_eq!(
+        now.map(|usage| (usage.prefixes, usage.used_bytes)),
+        before.map(|usage| (usage.prefixes, usage.used_bytes))
+    );
+    let few: String = hosts[..4].iter().map(|host| route(&format!("{host}/32"), "\"blackhole\"")).collect();
+    bench.update(&(wide + &few));
+    let answers = answers(&bench);
+    assert!(answers.iter().enumerate().all(|(at, answer)| (at < 4) == (*answer == Resolution::Blackhole)));
 }
 
 #[test]
@@ -337,7 +414,7 @@ const WAYS: [Option<&str>; 6] = [
     Some("{ tunnel = \"a\" }"),
     Some("{ tunnel = \"b\" }"),
 ];
-const PREFIXES: [&str; 4] = ["10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24", "192.0.2.7/32"];
+const PREFIXES: [&str; 5] = ["0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24", "192.0.2.7/32"];
 const PROBES: [&str; 6] = ["10.9.9.9", "10.1.9.9", "10.1.2.9", "192.0.2.7", "203.0.113.9", "172.16.0.1"];
 
 fn any_file() -> impl Strategy<Value = String> {
@@ -373,6 +450,9 @@ fn found(tables: &Tables, probe: &str) -> Adjacency {
     Adjacency { generation: 0, ..*tables.adjacencies.at(id) }
 }
 
+/// The probe that only a default route leads to.
+const DEFAULT_ALONE: usize = 5;
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
@@ -407,7 +487,10 @@ proptest! {
                 // Meanwhile a way that stays may already be resolved by what is known today.
                 let (way, then) = &before[at];
                 let today = way.as_ref().and_then(|way| plan.targets(way).first().map(|(target, _)| *target));
-                let legal = [*then, resolved(&view, today), now];
+                // Or it falls to a default route that stays until others are seen.
+                let (way, _) = &before[DEFAULT_ALONE];
+                let default = way.as_ref().and_then(|way| plan.targets(way).first().map(|(target, _)| *target));
+                let legal = [*then, resolved(&view, today), now, resolved(&view, default), before[DEFAULT_ALONE].1];
                 for seen in &seen {
                     prop_assert!(legal.contains(&seen[at]), "{}: {:?} is none of {:?}", probe, seen[at], legal);
                 }
