@@ -92,6 +92,8 @@ pub struct Plan {
     pub paths: Paths,
     /// What the file says and the host does not follow: one sentence each.
     pub warnings: Vec<String>,
+    /// What is wrong with the first route that was refused, and how many more were.
+    refused: Option<(String, usize)>,
     /// Where [`Target::Via`] and [`Target::Leak`] lead.
     hops: BTreeMap<Target, Vec<(Target, u16)>>,
 }
@@ -138,6 +140,7 @@ impl Plan {
             for key in &changes.routes {
                 self.mirror(config, &ours, key, host.route(key));
             }
+            self.warn_of_refused();
         }
         delta.next_hops |= self.lead_on(config) | self.rib.take_fresh();
         delta.routes = self.rib.take_changed();
@@ -159,6 +162,7 @@ impl Plan {
         for (key, route) in &host.routes {
             self.mirror(config, &ours, key, Some(route));
         }
+        self.warn_of_refused();
         self.rib.end_renewal(former);
         self.lead_on(config);
         self.rib.take_fresh();
@@ -412,7 +416,19 @@ impl Plan {
 
     fn add_route(&mut self, vrf: Vrf, prefix: IpNet, source: Source, way: &Way) {
         if let Err(error) = self.rib.set(vrf, prefix, source, way) {
-            self.warnings.push(format!("route {prefix}: {error}: it stays as it was"));
+            match self.refused.take() {
+                None => self.refused = Some((format!("route {prefix}: {error}: it stays as it was"), 0)),
+                Some((first, more)) => self.refused = Some((first, more + 1)),
+            }
+        }
+    }
+
+    /// Says what was refused: once, though it be a hundred thousand routes.
+    fn warn_of_refused(&mut self) {
+        match self.refused.take() {
+            None => {}
+            Some((first, 0)) => self.warnings.push(first),
+            Some((first, more)) => self.warnings.push(format!("{first}; so do {more} more")),
         }
     }
 

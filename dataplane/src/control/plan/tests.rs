@@ -232,6 +232,44 @@ fn a_route_of_the_kernel_goes_where_its_device_says() {
     }
 }
 
+/// Each by a router of its own, as no host has but a mistake in a routing daemon may bring.
+#[test]
+fn more_next_hops_of_the_kernel_than_the_fib_can_name_are_refused_in_one_sentence() {
+    let config = config("");
+    let mut host = offline::host(&config);
+    let by = |number: u32, router: u32| {
+        let router = std::net::Ipv4Addr::from_bits(0x0b00_0000 + router).into();
+        let prefix = format!("{}/32", std::net::Ipv4Addr::from_bits(0x0a00_0000 + number));
+        kernel_route(&prefix, hop(WAN_INDEX, Some(router)))
+    };
+    for number in 0..40_000 {
+        let (key, route) = by(number, number);
+        host.routes.insert(key, route.into());
+    }
+    let mut plan = Plan::new(&config, &host);
+    let routes = plan.rib.routes(Vrf::DEFAULT).count();
+    let [warning] = &std::mem::take(&mut plan.warnings)[..] else { panic!("not one warning") };
+    assert!(warning.starts_with("route 10.0."), "{warning}");
+    assert!(warning.contains("/32: more than 32767 distinct next hops: it stays as it was; so do "), "{warning}");
+    assert!((32_000..=32_800).contains(&routes), "{routes} that fit are there");
+
+    // A route that is there keeps its way when the new one is refused, and changes to one that is known.
+    let first = |router| by(0, router);
+    let follow = |plan: &mut Plan, host: &mut Host, (key, route): (RouteKey, MirroredRoute)| {
+        host.routes.insert(key, route.into());
+        let changes = Changes { routes: [key].into(), ..Changes::default() };
+        plan.follow(&config, host, &changes);
+    };
+    let router = |last: u32| Some(Target::Neighbour(WAN, std::net::Ipv4Addr::from_bits(0x0b00_0000 + last).into()));
+    follow(&mut plan, &mut host, first(50_000));
+    assert_eq!(target(&plan, "10.0.0.0/32"), router(0));
+    let expected = "route 10.0.0.0/32: more than 32767 distinct next hops: it stays as it was";
+    assert_eq!(std::mem::take(&mut plan.warnings), [expected]);
+    follow(&mut plan, &mut host, first(7));
+    assert_eq!(target(&plan, "10.0.0.0/32"), router(7));
+    assert!(plan.warnings.is_empty(), "{:?}", plan.warnings);
+}
+
 #[test]
 fn what_is_not_asked_for_is_not_mirrored() {
     check_mirrored("10.0.0.0/8", |key, _| key.table = 253, None);
