@@ -97,7 +97,7 @@ impl Metrics {
         metrics.gauge("workers", None, "Worker threads.").add(&[], view.pages.len() as u64);
         metrics.fates(&Totals::of(view.pages()));
         metrics.interfaces(view);
-        metrics.tunnels(config, resolver, || view.pages());
+        metrics.tunnels(config, plan, resolver, || view.pages());
         metrics.routes(config, plan, resolver);
         metrics.neighbours(config, plan, host);
         metrics
@@ -182,6 +182,7 @@ impl Metrics {
     fn tunnels<'p, P: Iterator<Item = &'p Page>>(
         &mut self,
         config: &Config,
+        plan: &Plan,
         resolver: &Resolver,
         pages: impl Fn() -> P,
     ) {
@@ -189,6 +190,10 @@ impl Metrics {
         let up = self.gauge("tunnel_up", None, "Whether the way to its remote end is known.");
         for (tunnel, id) in tunnels() {
             up.add(&[("tunnel", &tunnel.name)], u64::from(resolver.tunnel(id) == Some(Resolution::Ready)));
+        }
+        let mtu = self.gauge("tunnel_mtu", Some(BYTES), "The largest inner packet that fits now.");
+        for (tunnel, id) in tunnels() {
+            mtu.add(&[("tunnel", &tunnel.name)], Resolver::mtu(config, plan, id).into());
         }
         let totals: Vec<_> = tunnels().map(|(_, id)| TunnelTotals::of(pages(), id)).collect();
         for (metric, unit, help, read) in TUNNEL_COUNTERS {
@@ -310,7 +315,7 @@ via = "blackhole"
         let mut metrics = Metrics::default();
         metrics.metric("build", None, "The version that runs.", MetricType::Info).add(&[("version", "1.2")], 1);
         metrics.fates(&Totals::of([&*page]));
-        metrics.tunnels(&config, &resolver, || [&*page].into_iter());
+        metrics.tunnels(&config, &plan, &resolver, || [&*page].into_iter());
         metrics.routes(&config, &plan, &resolver);
         metrics.neighbours(&config, &plan, &host);
         metrics
@@ -341,6 +346,7 @@ via = "blackhole"
                 "# TYPE penstock_queued_packets gauge",
                 "penstock_queued_packets 0",
                 r#"penstock_tunnel_encapsulated_bytes_total{tunnel="say-\"b\"\\"} 80"#,
+                r#"penstock_tunnel_mtu_bytes{tunnel="say-\"b\"\\"} 1450"#,
                 r#"penstock_tunnel_up{tunnel="say-\"b\"\\"} 0"#,
                 "penstock_routes{vrf=\"default\",family=\"ipv4\",source=\"static\"} 1",
                 "penstock_routes{vrf=\"default\",family=\"ipv4\",source=\"connected\"} 1",
