@@ -182,10 +182,11 @@ impl Cell {
     pub fn overhead(&self) -> usize {
         let udp = if self.kind.port.is_some() { 8 } else { 0 };
         let ethernet = if self.kind.ethernet { 14 } else { 0 };
-        self.ip() + udp + self.kind.header.len() + ethernet
+        self.outer_header() + udp + self.kind.header.len() + ethernet
     }
 
-    const fn ip(&self) -> usize {
+    /// Octets of the outer IP header.
+    pub const fn outer_header(&self) -> usize {
         match self.outer {
             V4 => 20,
             V6 => 40,
@@ -247,6 +248,22 @@ impl Cell {
         match self.kind.port {
             Some(port) => builder.udp(50_000, port).write(&mut frame, &payload).expect("it fits"),
             None => builder.write(&mut frame, self.protocol().into(), &payload).expect("it fits"),
+        }
+        frame
+    }
+
+    /// A frame between the two ends with these octets behind the outer IP header, and a right checksum where that has one.
+    pub fn frame_of(&self, payload: &[u8]) -> Vec<u8> {
+        let mut frame = self.frame(&[], &[]);
+        let ip = 14 + self.outer_header();
+        frame.truncate(ip);
+        frame.extend_from_slice(payload);
+        let length = (payload.len() as u16).to_be_bytes();
+        if self.outer == V4 {
+            frame[16..18].copy_from_slice(&(20 + payload.len() as u16).to_be_bytes());
+            crate::packets::mend(&mut frame[14..]);
+        } else {
+            frame[18..20].copy_from_slice(&length);
         }
         frame
     }
@@ -425,11 +442,6 @@ impl Pair {
         std::iter::from_fn(|| self.near.sent(LAN)).map(|(_, frame)| frame[14..].to_vec()).collect()
     }
 
-    /// Time goes on by a second.
-    pub fn wait(&mut self) {
-        self.now.0 += Time::SECOND;
-    }
-
     /// The tunnel's counters of the near gateway, and of the far one.
     pub fn tunnels(&self) -> (TunnelTotals, TunnelTotals) {
         let of = |gateway: &Simulated| TunnelTotals::of([gateway.page()], TunnelId(0));
@@ -439,6 +451,24 @@ impl Pair {
     /// What the far gateway dropped, by reason.
     pub fn far_drops(&self) -> Vec<(DropReason, u64)> {
         self.far.totals().drops_by_name().collect()
+    }
+
+    /// The far gateway receives this from the link, whatever it is: it is accounted for, with all that it may have caused,
+    /// and every frame is back.
+    #[track_caller]
+    pub fn endure(&mut self, frame: Vec<u8>) {
+        let before = self.far.totals().received;
+        self.far.receive(WAN, frame, self.now);
+        self.far.finish(100 * Time::SECOND);
+        self.now.0 += 100 * Time::SECOND;
+        for port in [LAN, WAN] {
+            while self.far.sent(port).is_some() {}
+        }
+        let totals = self.far.totals();
+        assert!(totals.balances(), "{}: {totals:?}", self.cell);
+        assert_eq!((totals.received, totals.queued), (before + 1, 0), "{}", self.cell);
+        let free = self.umems[1].free() + self.far.worker.stock.frames.free();
+        assert_eq!(free, self.umems[1].chunks(), "{}: every frame is back", self.cell);
     }
 
     /// Every packet has one fate, and all memory is free but for what pools keep.
