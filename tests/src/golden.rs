@@ -85,6 +85,7 @@ pub const CASES: &[Case] = &[
     Case { name: "vxlan-decap-v6", inputs: || vec![("wan0", tunnelled(over6))] },
     Case { name: "reassembly-v4", inputs: || vec![("wan0", outer_fragments(over4))] },
     Case { name: "reassembly-v6", inputs: || vec![("wan0", outer_fragments(over6))] },
+    Case { name: "tunnels", inputs: || vec![("lan0", of_every_type())] },
     Case { name: "fragmentation", inputs: || vec![("lan0", long4(false))] },
     Case { name: "too-big", inputs: || vec![("lan0", [long4(true), long6()].concat())] },
     Case { name: "ttl-expired", inputs: || vec![("lan0", expiring())] },
@@ -225,6 +226,46 @@ fn flows() -> Vec<Vec<u8>> {
     // Odd lengths: the last octet of a checksum stands alone.
     frames.push(udp4(LAN, CLIENT, to_server4(), (4000, 5000), &data(101)));
     frames
+}
+
+/// Where a tunnel leads of each type, by `config.toml`: the third part of an address there, and what can be inside.
+pub const TUNNELS: &[(u8, &[u8])] = &[
+    // Over IPv4: VXLAN, GENEVE, the same with IP inside, GRE, with a key, with Ethernet, with both, ipip, sit.
+    (20, &[4, 6]),
+    (21, &[4, 6]),
+    (22, &[4, 6]),
+    (23, &[4, 6]),
+    (24, &[4, 6]),
+    (25, &[4, 6]),
+    (26, &[4, 6]),
+    (27, &[4]),
+    (28, &[6]),
+    // Over IPv6: the same without the last two, ip6ip6, ip4ip6.
+    (40, &[4, 6]),
+    (41, &[4, 6]),
+    (42, &[4, 6]),
+    (43, &[4, 6]),
+    (44, &[4, 6]),
+    (45, &[4, 6]),
+    (46, &[4, 6]),
+    (49, &[6]),
+    (50, &[4]),
+];
+
+/// A packet into each.
+fn of_every_type() -> Vec<Vec<u8>> {
+    let frame = |net: u8, family: u8| {
+        if family == 4 {
+            let mut header = to_server4();
+            header.destination[2] = net;
+            udp4(LAN, CLIENT, header, (4000, 5000), &data(51))
+        } else {
+            // As it is written in the file: 20 is 0x20.
+            let net = net / 10 * 16 + net % 10;
+            udp6(LAN, CLIENT, Ipv6Header { destination: six(net, 0x10), ..to_server6() }, (4000, 5000), &data(51))
+        }
+    };
+    TUNNELS.iter().flat_map(|(net, families)| families.iter().map(|family| frame(*net, *family))).collect()
 }
 
 /// VXLAN over IPv4, as the far end sends it: no checksum, or a full one.

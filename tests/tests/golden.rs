@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use integration::frames::{Decoded, Ip, decode, ip_of};
-use integration::golden::{CASES, CLIENT, Case, FAR, INSIDE, LAN, ROUTER, WAN};
+use integration::golden::{CASES, CLIENT, Case, FAR, INSIDE, LAN, ROUTER, TUNNELS, WAN};
 use integration::pcap::{Frame, encode, read};
 use integration::penstock::{Balance, penstock};
 use integration::{Lab, needs};
@@ -138,6 +138,60 @@ fn tshark_finds_nothing_wrong_either() {
     let numbers = String::from_utf8_lossy(&output.stdout).into_owned();
     let found: Vec<_> = numbers.lines().map(|line| line.parse::<usize>().map(|number| &names[number - 1])).collect();
     assert!(found.is_empty(), "{found:?}");
+}
+
+/// What tshark sees in a frame of case `tunnels`, in order: the headers, and what tells tunnels apart.
+const SEEN: &[(&str, &str)] = &[
+    ("eth:ethertype:ip:udp:vxlan:eth:ethertype:IN:udp:data", "5001"),
+    ("eth:ethertype:ip:udp:geneve:eth:ethertype:IN:udp:data", "0x00138a"),
+    ("eth:ethertype:ip:udp:geneve:IN:udp:data", "0x00138b"),
+    ("eth:ethertype:ip:gre:IN:udp:data", ""),
+    ("eth:ethertype:ip:gre:IN:udp:data", "0x0000138d"),
+    ("eth:ethertype:ip:gre:eth:ethertype:IN:udp:data", ""),
+    ("eth:ethertype:ip:gre:eth:ethertype:IN:udp:data", "0x0000138f"),
+    ("eth:ethertype:ip:IN:udp:data", ""),
+    ("eth:ethertype:ip:IN:udp:data", ""),
+    ("eth:ethertype:ipv6:udp:vxlan:eth:ethertype:IN:udp:data", "5001"),
+    ("eth:ethertype:ipv6:udp:geneve:eth:ethertype:IN:udp:data", "0x00138a"),
+    ("eth:ethertype:ipv6:udp:geneve:IN:udp:data", "0x00138b"),
+    ("eth:ethertype:ipv6:gre:IN:udp:data", ""),
+    ("eth:ethertype:ipv6:gre:IN:udp:data", "0x0000138d"),
+    ("eth:ethertype:ipv6:gre:eth:ethertype:IN:udp:data", ""),
+    ("eth:ethertype:ipv6:gre:eth:ethertype:IN:udp:data", "0x0000138f"),
+    ("eth:ethertype:ipv6:IN:udp:data", ""),
+    ("eth:ethertype:ipv6:IN:udp:data", ""),
+];
+
+#[test]
+fn tshark_sees_every_type_of_tunnel() {
+    if !needs::installed("tshark") {
+        return needs::skip("tshark");
+    }
+    let mut tshark = Command::new("tshark");
+    for protocol in ["ip", "udp"] {
+        tshark.args(["-o", &format!("{protocol}.check_checksum:TRUE")]);
+    }
+    tshark.arg("-n").arg("-r").arg(case("tunnels").folder().join("out-wan0.pcap")).args(["-T", "fields"]);
+    // `_ws.expert.severity`: a warning is 0x600000, an error 0x800000; a remark is none of either.
+    for field in ["frame.protocols", "vxlan.vni", "geneve.vni", "gre.key", "_ws.expert.severity", "_ws.malformed"] {
+        tshark.args(["-e", field]);
+    }
+    let output = tshark.output().expect("it is installed");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let expected = SEEN.iter().zip(TUNNELS).flat_map(|((headers, identifier), (_, families))| {
+        families
+            .iter()
+            .map(move |family| (headers.replace("IN", if *family == 4 { "ip" } else { "ipv6" }), *identifier))
+    });
+    let expected: Vec<_> = expected.collect();
+    assert_eq!(text.lines().count(), expected.len(), "{text}");
+    for (line, (headers, identifier)) in text.lines().zip(&expected) {
+        let fields: Vec<_> = line.split('\t').collect();
+        let [protocols, vxlan, geneve, gre, severity, malformed] = fields[..] else { panic!("{line}") };
+        assert_eq!((protocols, [vxlan, geneve, gre].concat().as_str()), (headers.as_str(), *identifier));
+        assert_eq!((severity, malformed), ("", ""), "{line}");
+    }
 }
 
 /// An IP packet after one hop: TTL less one, and with it the IPv4 header checksum; nothing else.
