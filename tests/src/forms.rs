@@ -1,6 +1,9 @@
 //! Every form of tunnel that can be configured: type, identifier, what is inside, and which IP is outside.
 
-use crate::site::{CLIENT, FAR_INSIDE, SERVER, TUNNEL, Underlay};
+use crate::penstock::Penstock;
+use crate::site::{CLIENT, FAR_INSIDE, PATIENCE, SERVER, Site, TUNNEL, Underlay};
+use crate::traffic::{exchange, transfer};
+use crate::until::until;
 
 /// A form of tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +111,69 @@ prefix = "2001:db8:b::7/128"
 via = [{ next_hop = "2001:db8:f::fe", interface = "wan0" }]
 "#;
 
+/// MTU of the underlay, octets.
+pub const MTU: u16 = 1500;
+/// What TCP transfers each way, octets.
+const TRANSFER: usize = 256 * 1024;
+
 impl Form {
+    /// Whether everything goes through a site's tunnel of this form, and in each family that fits in: ping, a packet that
+    /// just fits, one that is one octet too long (of which both senders are told), UDP, and TCP each way. Of a far end whose own headers
+    /// are `more` octets longer, answers fit only where they are that much shorter.
+    ///
+    /// # Panics
+    ///
+    /// If anything does not, with `context`.
+    #[track_caller]
+    pub fn carry_both_ways(&self, site: &Site, more: u16, context: &str) {
+        for host in [&site.client, &site.server] {
+            // They know the last tunnel's path MTU.
+            host.run("ip route flush cache");
+            host.run("ip -6 route flush cache");
+        }
+        for server in self.servers() {
+            until(&format!("{context}: the client reaches {server}"), PATIENCE, || site.client.pings(server, 56, ""));
+        }
+        for (client, server) in self.clients().zip(self.servers()) {
+            let headers = if client.contains(':') { 48 } else { 28 };
+            let full = usize::from(MTU - self.overhead) - headers;
+            let [near, far] = [full, full - usize::from(more)];
+            assert!(site.server.pings(client, 56, ""), "{context}: the server reaches {client}");
+            for (host, to, longest) in [(&site.client, server, near), (&site.server, client, far)] {
+                assert!(host.pings(to, far, "-M do"), "{context}: what just fits reaches {to}");
+                assert!(!host.pings(to, longest + 1, "-M do"), "{context}: more than fits reaches {to}");
+            }
+            let [client, server] = [client, server].map(|text| text.parse().expect("an address"));
+            // The last is cut by its sender, who knows by now that it must be.
+            exchange(&site.client, &site.server, server, &[0, 1, 512, far, near + 1]);
+            transfer(&site.client, &site.server, server, TRANSFER);
+            transfer(&site.server, &site.client, client, TRANSFER);
+        }
+    }
+
+    /// The least number of packets that each direction of this has taken.
+    pub const fn least_packets(&self) -> u64 {
+        (TRANSFER * self.inside.len() / MTU as usize) as u64
+    }
+
+    /// Checks what the gateway has counted of that: packets of the tunnel, and of drops nothing but one too long in each family.
+    ///
+    /// # Panics
+    ///
+    /// If it was otherwise.
+    #[track_caller]
+    pub fn assert_counted(&self, gateway: &Penstock, context: &str) {
+        let counters = &gateway.show("tunnels")["tunnels"][0]["counters"];
+        for counter in ["encapsulated_packets", "decapsulated_packets"] {
+            assert!(counters[counter].as_u64() > Some(self.least_packets()), "{context}: {counters}");
+        }
+        let balance = gateway.assert_balance();
+        let too_long = self.fitting(["fragmentation_needed", "packet_too_big"]);
+        let too_long: u64 = too_long.map(|reason| balance.dropped(reason)).sum();
+        let too_many = self.inside.len() as u64;
+        assert_eq!((balance.all_dropped(), too_long), (too_many, too_many), "{context}: {balance:?}");
+    }
+
     /// The inner addresses, of a pair of IPv4 and IPv6, that fit into it.
     pub fn fitting<T: Copy>(&self, pair: [T; 2]) -> impl Iterator<Item = T> {
         [(4, pair[0]), (6, pair[1])].into_iter().filter(|(family, _)| self.inside.contains(family)).map(|(_, one)| one)

@@ -1,17 +1,13 @@
 //! Open vSwitch's datapath in user space at the far end: it shares no code with Linux's tunnels, nor with ours.
 #![forbid(unsafe_code)]
 
-use integration::forms::{End, Form, GENEVE, GRE, GRE_ETHERNET, GRE_ETHERNET_KEY, GRE_KEY, VXLAN};
+use integration::forms::{End, Form, GENEVE, GRE, GRE_ETHERNET, GRE_ETHERNET_KEY, GRE_KEY, MTU, VXLAN};
 use integration::frames::decode;
 use integration::ovs::{self, INSIDE_DEVICE, Ovs};
 use integration::pcap::Capture;
 use integration::site::{PATIENCE, Plan};
-use integration::traffic::{exchange, transfer};
 use integration::{Penstock, Site, require, until};
 use std::net::IpAddr;
-
-const KIB: usize = 1024;
-const MTU: u16 = 1500;
 
 /// The far end of a form: the switch's type, its options, and what these add to the form's overhead.
 struct Far {
@@ -42,11 +38,6 @@ fn make_far_end(site: &Site, ovs: &Ovs, far: &Far) {
     for (prefix, by) in [("198.18.1.0/24", "198.18.255.1"), ("2001:db8:1::/64", "2001:db8:ff::")] {
         site.remote.run(&format!("ip route replace {prefix} via {by} dev {INSIDE_DEVICE}"));
     }
-    for host in [&site.client, &site.server] {
-        // They know the last form's path MTU.
-        host.run("ip route flush cache");
-        host.run("ip -6 route flush cache");
-    }
 }
 
 /// Everything each way through each form; what the switch does with congestion is [`marks`].
@@ -61,34 +52,14 @@ fn carry(name: &str, far: &[Far]) {
         let context = format!("{} {options}", form.name);
         make_far_end(&site, &ovs, far);
         let mut gateway = Penstock::start(&site.gateway, &ovs::suit(form, &form.config(End::Near)));
-        for server in form.servers() {
-            until(&format!("{context}: the client reaches {server}"), PATIENCE, || site.client.pings(server, 56, ""));
-        }
+        form.carry_both_ways(&site, more, &context);
         for inside in form.far_inside() {
             assert!(site.gateway.pings(inside, 56, ""), "{context}: the gateway reaches {inside} in the tunnel");
         }
         for (client, server) in form.clients().zip(form.servers()) {
-            let full = usize::from(MTU - form.overhead) - if client.contains(':') { 48 } else { 28 };
-            assert!(site.server.pings(client, 56, ""), "{context}: the server reaches {client}");
-            assert!(
-                site.client.pings(server, full - usize::from(more), "-M do"),
-                "{context}: what just fits reaches {server}"
-            );
-            assert!(!site.client.pings(server, full + 1, "-M do"), "{context}: more than fits reaches {server}");
             marks(&site, &context, client, server);
-            let (client, server) = (address(client), address(server));
-            exchange(&site.client, &site.server, server, &[0, 1, 512, full - usize::from(more)]);
-            transfer(&site.client, &site.server, server, 256 * KIB);
-            transfer(&site.server, &site.client, client, 256 * KIB);
         }
-        let counters = &gateway.show("tunnels")["tunnels"][0]["counters"];
-        let least = Some((2 * 256 * KIB / usize::from(MTU)) as u64);
-        for counter in ["encapsulated_packets", "decapsulated_packets"] {
-            assert!(counters[counter].as_u64() > least, "{context}: {counters}");
-        }
-        let balance = gateway.assert_balance();
-        let too_long = ["fragmentation_needed", "packet_too_big"].map(|reason| balance.dropped(reason));
-        assert_eq!((balance.all_dropped(), too_long), (2, [1, 1]), "{context}: {balance:?}");
+        form.assert_counted(&gateway, &context);
         gateway.stop();
     }
 }
