@@ -431,7 +431,7 @@ fn needs_several_chunks(umem: &Umem, link: &Link) -> bool {
 }
 
 /// Drivers that tell their device the size of a buffer in whole KiB (ixgbe: for the 82599): of a chunk of 2,048 octets
-/// less headroom that is 1,024. In zero-copy a longer frame fills several buffers, and igb (Linux 6.14 to 7.3 at least)
+/// less headroom that is 1,024. In zero-copy a longer frame fills several buffers, and igb (seen with Linux 6.18)
 /// hands over each as if it were a frame.
 const WHOLE_KIB: [&str; 3] = ["igb", "igc", "ixgbe"];
 

@@ -1,7 +1,7 @@
 //! The lookups of a batch, which are lanes, as bits of a mask: so that no branch asks each of them.
 #![cfg_attr(
     all(target_arch = "x86_64", not(miri)),
-    expect(unsafe_code, reason = "in the batches of a table with some hosts, a tenth: see `highest_bits`")
+    expect(unsafe_code, reason = "one instruction for what takes three for each lane: see `highest_bits`")
 )]
 
 /// Lanes that a vector holds the values of.
