@@ -1,12 +1,14 @@
 //! A gateway between a LAN and Linux's own VXLAN device: what goes through, and how it arrives.
 #![forbid(unsafe_code)]
 
-use integration::frames::decode;
+use etherparse::PacketBuilder;
+use integration::frames::{VXLAN_PORT, decode, vxlan};
 use integration::needs;
 use integration::penstock::binary;
 use integration::site::{CLIENT, FAR_INSIDE, PATIENCE, Plan, SERVER, TUNNEL};
 use integration::traffic::transfer;
 use integration::{Penstock, Site, Underlay, require, until};
+use std::net::{Ipv6Addr, UdpSocket};
 
 const MIB: usize = 1024 * 1024;
 
@@ -243,4 +245,79 @@ fn what_needs_no_tunnel_is_forwarded_in_clear() {
     // On a busy machine a late answer to an earlier ping comes on top.
     let after = gateway.assert_balance().total("forwarded");
     assert!(after >= before + 2, "request and answer, by the worker: {before}, {after}");
+}
+
+/// The far end's path is narrower than it tells the hosts behind it: Linux cuts what its VXLAN device sends.
+#[test]
+fn what_linux_cut_on_the_underlay_arrives_whole() {
+    require!();
+    let site = Site::new("cut", Plan::default());
+    // As on many systems, for devices that are made.
+    site.gateway.sysctl("ipv4/conf/default/rp_filter", "2");
+    let gateway = site.start();
+    site.remote.run("ip route add 192.0.2.1/32 dev eth0 mtu lock 1280");
+    // Linux would otherwise learn from its own tunnel what the path carries.
+    site.remote.run("ip route replace 198.18.1.0/24 via 198.18.255.1 mtu lock 1450");
+    site.remote.run("ip route replace 2001:db8:1::/64 via 2001:db8:ff:: mtu lock 1450");
+    let before = gateway.assert_balance().total("absorbed");
+    both_ways(&site, MIB);
+    let balance = gateway.assert_balance();
+    assert!(
+        balance.total("absorbed") - before > 2 * MIB as u64 / 1450,
+        "both families came in two pieces: {balance:?}"
+    );
+    for reason in ["fragment_malformed", "fragment_overlap", "fragment_ecn", "tunnel_checksum"] {
+        assert_eq!(balance.dropped(reason), 0, "{balance:?}");
+    }
+    assert_host_hears(&site, &gateway, ["192.0.2.1", "198.51.100.7"]);
+}
+
+/// Linux does not cut what its tunnels send over IPv6, but what a socket does: so one sends what the VXLAN device would.
+#[test]
+fn what_linux_cut_of_ipv6_arrives_whole() {
+    require!();
+    let site = Site::new("cut6", Plan { underlay: Underlay::V6, ..Plan::default() });
+    let gateway = site.start();
+    site.remote.run("ip route add 2001:db8:f::1/128 dev eth0 mtu lock 1280");
+    let device = site.gateway.run(&format!("ip -br link show dev {TUNNEL}"));
+    let mac: Vec<u8> = device.split_whitespace().nth(2).expect("name, state, MAC").split(':').map(octet).collect();
+    let [server, client] = [SERVER[1], CLIENT[1]].map(|address| address.parse::<Ipv6Addr>().expect("an address"));
+    let data: Vec<u8> = (0..1300_u32).map(|at| (at * 7) as u8).collect();
+    let mut inner = Vec::new();
+    PacketBuilder::ethernet2([2; 6], mac.try_into().expect("six octets"))
+        .ipv6(server.octets(), client.octets(), 64)
+        .udp(4000, 4001)
+        .write(&mut inner, &data)
+        .expect("a Vec takes everything");
+
+    let before = gateway.assert_balance();
+    let hears = site.client.within(|| UdpSocket::bind((client, 4001)).expect("an address of the client"));
+    hears.set_read_timeout(Some(PATIENCE)).expect("not zero");
+    let speaks = site.remote.within(|| UdpSocket::bind((Underlay::V6.remote(), 0)).expect("an address of the far end"));
+    for _ in 0..20 {
+        speaks.send_to(&vxlan(5001, &inner), (Underlay::V6.local(), VXLAN_PORT)).expect("there is a route");
+        let mut heard = [0; 2000];
+        let length = hears.recv(&mut heard).expect("it has not been lost");
+        assert_eq!(heard[..length], data);
+    }
+    let balance = gateway.assert_balance();
+    assert_eq!(balance.total("absorbed") - before.total("absorbed"), 20, "{balance:?}");
+    assert_host_hears(&site, &gateway, ["2001:db8:f::1", "2001:db8:b::7"]);
+}
+
+fn octet(text: &str) -> u8 {
+    u8::from_str_radix(text, 16).expect("two digits")
+}
+
+/// What is cut between the same two ends and is no tunnel's reaches the host: here, pings that are longer than any link.
+#[track_caller]
+fn assert_host_hears(site: &Site, gateway: &Penstock, [local, remote]: [&str; 2]) {
+    // Its answers take the kernel's routes.
+    site.gateway.run("ip route add 198.51.100.7 via 192.0.2.254");
+    site.gateway.run("ip route add 2001:db8:b::7 via 2001:db8:f::fe");
+    for size in [3000, 40_000, 65_000] {
+        assert!(site.remote.pings(local, size, &format!("-I {remote}")), "{size} octets");
+    }
+    let balance = gateway.assert_balance();
+    assert!(balance.total("punted") >= 3, "{balance:?}");
 }

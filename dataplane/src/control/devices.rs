@@ -141,6 +141,11 @@ impl Device {
         let (ifindex, _) = commander.link(name)?.ok_or_else(|| Error::Vanished { name: name.clone() })?;
         let mut device = Self { tun: Arc::new(tun), ifindex };
         device.configure(spec, commander)?;
+        if spec.name == LOCAL_DEVICE {
+            // What comes out of it came by another interface, where the route back leads; and a device without addresses
+            // passes not even the loose check that many systems have as a default. Where /proc/sys is read-only, it stays.
+            let _refused = std::fs::write(format!("/proc/sys/net/ipv4/conf/{LOCAL_DEVICE}/rp_filter"), "0");
+        }
         Ok(device)
     }
 
