@@ -171,7 +171,9 @@ impl Form {
         let too_long = self.fitting(["fragmentation_needed", "packet_too_big"]);
         let too_long: u64 = too_long.map(|reason| balance.dropped(reason)).sum();
         let too_many = self.inside.len() as u64;
-        assert_eq!((balance.all_dropped(), too_long), (too_many, too_many), "{context}: {balance:?}");
+        // Each kernel also asks for the other's link-local address, which the other may not have any more or not have yet.
+        let dropped = balance.all_dropped() - balance.dropped("martian_destination");
+        assert_eq!((dropped, too_long), (too_many, too_many), "{context}: {balance:?}");
     }
 
     /// The inner addresses, of a pair of IPv4 and IPv6, that fit into it.

@@ -28,7 +28,7 @@ pub fn installed(tool: &str) -> bool {
 /// What only some kernels have.
 #[derive(Clone, Copy, Debug)]
 pub enum Feature {
-    /// A module that makes devices, as Linux calls it; one of [`MODULES`].
+    /// A module that makes devices, as Linux calls it; one of `MODULES`.
     Module(&'static str),
     /// A pair of interfaces.
     Nic(Nic),
@@ -51,7 +51,7 @@ const MODULES: &[(&str, &str)] = &[
 ///
 /// # Panics
 ///
-/// If a module is not one of [`MODULES`].
+/// If a module is not one of `MODULES`.
 pub fn lacking(features: &[Feature]) -> Option<String> {
     features.iter().find_map(|feature| match *feature {
         Feature::Module(name) => (!makes_devices(name)).then(|| name.to_owned()),

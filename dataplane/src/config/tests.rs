@@ -245,7 +245,7 @@ fn every_key_arrives_where_it_belongs() {
     };
     assert_eq!(config.tunnels, [tunnel]);
     let members = vec![Member { tunnel: 0, weight: 256 }];
-    assert_eq!(config.groups, [TunnelGroup { name: "g".into(), members, line: 47 }]);
+    assert_eq!(config.groups, [TunnelGroup { name: "g".into(), members, line: 48 }]);
     let route = |prefix, vrf, via: &[(Via, u16)], kernel, leak, line| {
         let via = via.iter().map(|&(via, weight)| Hop { via, weight }).collect();
         Route { prefix: net(prefix), vrf, via, kernel, leak, place: Place { list: None, line, column: 18 } }
