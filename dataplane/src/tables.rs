@@ -5,6 +5,14 @@ mod group;
 mod locals;
 mod ports;
 mod snapshot;
+#[cfg(test)]
+mod snapshot_tests;
+
+/// What `snapshot` is made of; a test of the package has the same names from a library that tries every order.
+mod sync {
+    pub use std::sync::atomic::{AtomicU64, fence};
+    pub use std::sync::{Arc, Mutex, MutexGuard};
+}
 
 pub use adjacency::{Adjacencies, Adjacency, Resolution};
 pub use group::{BUCKETS, Group, MEMBERS, Member, mix};
