@@ -89,7 +89,7 @@ pub const IP6IP6: Form = form("ip6ip6", "type = \"ip6ip6\"", V6, &[6], false, 40
 /// IPv4 in IPv6.
 pub const IP4IP6: Form = form("ip4ip6", "type = \"ip4ip6\"", V6, &[4], false, 40);
 
-/// Which gateway of a [`Site`](crate::Site) a configuration is for.
+/// Which gateway of a [`Site`] a configuration is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// The site's gateway.
