@@ -296,7 +296,9 @@ fn has_bounds_and_the_oldest_go_first() {
     // One more: the oldest goes, and no other.
     assert_eq!(bench.push(&first(999), 1), (None, 0, vec![ReassemblyFull]));
     assert!(bench.push(&v4_fragment(1, 16, false, 0, &[2; 5]), 2).0.is_some(), "the second is still there");
+    assert!(bench.push(&v4_fragment(255, 16, false, 0, &[2; 5]), 2).0.is_some(), "the one before as well");
     assert!(bench.push(&v4_fragment(999, 16, false, 0, &[2; 5]), 3).0.is_some(), "the last as well");
+    assert!(bench.push(&v4_fragment(0, 16, false, 0, &[2; 5]), 4).0.is_none(), "the oldest is gone");
     bench.finish();
     // A flood of first fragments between two that belong together does no harm, as long as it is no larger than the table.
     let mut bench = Bench::new();
