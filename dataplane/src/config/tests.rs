@@ -252,7 +252,7 @@ fn every_key_arrives_where_it_belongs() {
     };
     let next_hop = |address, interface| Via::NextHop { address: ip(address), interface };
     let routes = [
-        route("10.2.0.0/16", 2, &[(Via::Tunnel { tunnel: 0, next_hop: Some(ip("10.0.0.2")) }, 1)], false, false, 50),
+        route("10.2.0.0/16", 2, &[(Via::Tunnel { tunnel: 0, next_hop: Some(ip("10.0.0.2")) }, 1)], false, false, 51),
         route("10.3.0.0/16", 2, &[(next_hop("192.0.2.9", Some(0)), 1)], true, true, 56),
         route("10.4.0.0/16", 0, &[(Via::Unreachable, 1)], true, false, 61),
         route("10.5.0.0/16", 2, &[(next_hop("10.0.0.2", None), 3), (Via::Group(0), 2)], true, false, 64),
