@@ -3,7 +3,7 @@
 use super::Identification;
 use crate::packet::{DropReason, Exit, Family, FlowHash, Packet};
 use wire::checksum::Sum;
-use wire::{Be16, Be32, EtherType, Ethernet, Follows, Geneve, Ipv4, Ipv6, Rewrite, Udp, header_mut};
+use wire::{Be16, Be32, EtherType, Ethernet, Follows, Geneve, Ipv4, Ipv6, Octets, Rewrite, Udp, header_mut};
 
 /// The packet gets its headers. `identification` numbers outer IPv4 packets that may be fragmented (RFC 6864).
 ///
@@ -19,29 +19,44 @@ pub fn apply(rewrite: &Rewrite, packet: &mut Packet, identification: &mut Identi
 /// where the shape is known, half of it goes away.
 #[inline(always)]
 fn apply_any(rewrite: &Rewrite, packet: &mut Packet, identification: &mut Identification) -> Result<(), Exit> {
-    let shape = Shape::of(rewrite);
+    let (shape, detail) = (Shape::of(rewrite), Detail::of(rewrite));
     if packet.options != 0 {
         return apply_with_options(rewrite, packet, identification);
     }
-    let place = Place::of(rewrite);
-    match (shape, place) {
-        (Shape::UDP_V4, Place::ETHERNET_V4) => {
-            apply_tunnel(Shape::UDP_V4, Place::ETHERNET_V4, rewrite, packet, identification)
+    match (shape, detail) {
+        (Shape::UDP_V4, Detail::ETHERNET_V4) => {
+            apply_tunnel(Shape::UDP_V4, Detail::ETHERNET_V4, rewrite, packet, identification)
         }
-        (Shape::UDP_V6, Place::ETHERNET_V6) => {
-            apart(|| apply_tunnel(Shape::UDP_V6, Place::ETHERNET_V6, rewrite, packet, identification))
-        }
-        (Shape::IP_V4, _) => apart(|| apply_tunnel(Shape::IP_V4, place, rewrite, packet, identification)),
-        (Shape::IP_V6, _) => apart(|| apply_tunnel(Shape::IP_V6, place, rewrite, packet, identification)),
-        _ => apart(|| apply_tunnel(shape, place, rewrite, packet, identification)),
+        (Shape::UDP_V6, Detail::ETHERNET_V6) => apart::<0>(rewrite, packet, identification),
+        (Shape::UDP_V4, _) => apart::<1>(rewrite, packet, identification),
+        (Shape::UDP_V6, _) => apart::<2>(rewrite, packet, identification),
+        (Shape::IP_V4, _) => apart::<3>(rewrite, packet, identification),
+        (Shape::IP_V6, _) => apart::<4>(rewrite, packet, identification),
+        _ => apart::<5>(rewrite, packet, identification),
     }
 }
 
 /// Not among what is always done: it would take registers from that.
 #[inline(never)]
-fn apart(apply: impl FnOnce() -> Result<(), Exit>) -> Result<(), Exit> {
-    apply()
+fn apart<const AT: usize>(
+    rewrite: &Rewrite,
+    packet: &mut Packet,
+    identification: &mut Identification,
+) -> Result<(), Exit> {
+    let (shape, detail) = const { KNOWN[AT] };
+    let (shape, detail) = (shape.unwrap_or(Shape::of(rewrite)), detail.unwrap_or(Detail::of(rewrite)));
+    apply_tunnel(shape, detail, rewrite, packet, identification)
 }
+
+/// What is known of the arms above, in their order.
+const KNOWN: [(Option<Shape>, Option<Detail>); 6] = [
+    (Some(Shape::UDP_V6), Some(Detail::ETHERNET_V6)),
+    (Some(Shape::UDP_V4), None),
+    (Some(Shape::UDP_V6), None),
+    (Some(Shape::IP_V4), None),
+    (Some(Shape::IP_V6), None),
+    (None, None),
+];
 
 /// What of a rewrite decides which code runs.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -72,27 +87,34 @@ impl Shape {
     }
 }
 
-/// Where things are in the headers.
+/// What else it says: cheap to ask for, and cheaper where it is known.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Place {
+struct Detail {
     count: u8,
     ethertype: u8,
+    /// What of DSCP and ECN is copied.
+    tos: u8,
 }
 
-impl Place {
+impl Detail {
     /// Of VXLAN, and of GENEVE with Ethernet inside.
     const ETHERNET_V4: Self = Self::last(64);
     const ETHERNET_V6: Self = Self::last(84);
 
     const fn last(count: u8) -> Self {
-        Self { count, ethertype: count - 2 }
+        Self { count, ethertype: count - 2, tos: 0xff }
     }
 
     #[inline(always)]
-    const fn of(rewrite: &Rewrite) -> Self {
-        Self { count: rewrite.count, ethertype: rewrite.ethertype }
+    fn of(rewrite: &Rewrite) -> Self {
+        let Rewrite { count, ethertype, follows, .. } = *rewrite;
+        Self { count, ethertype, tos: TOS_MASK[usize::from(follows.0 & (Follows::ECN | Follows::DSCP))] }
     }
 }
+
+/// By the two flags.
+const TOS_MASK: [u8; 4] = [0, 0x03, 0xfc, 0xff];
+const _: () = assert!(Follows::ECN == 1 && Follows::DSCP == 2);
 
 /// The same for a packet that brings GENEVE options: they, and what stands behind them in the headers, become part of
 /// what is inside.
@@ -100,7 +122,7 @@ impl Place {
 fn apply_with_options(rewrite: &Rewrite, packet: &mut Packet, identification: &mut Identification) -> Result<(), Exit> {
     let shape = Shape::of(rewrite);
     if !rewrite.follows.has(Follows::OPTIONS) {
-        return apply_tunnel(shape, Place::of(rewrite), rewrite, packet, identification);
+        return apply_tunnel(shape, Detail::of(rewrite), rewrite, packet, identification);
     }
     let mut buffer = [0; Geneve::OPTIONS];
     let options = &mut buffer[..usize::from(packet.options) * 4];
@@ -135,7 +157,7 @@ fn apply_with_options(rewrite: &Rewrite, packet: &mut Packet, identification: &m
     packet.l3 += options.len() as u16;
     packet.l4 = packet.l3 + transport;
     outside.keep = 1;
-    apply_tunnel(Shape::of(&outside), Place::of(&outside), &outside, packet, identification)
+    apply_tunnel(Shape::of(&outside), Detail::of(&outside), &outside, packet, identification)
 }
 
 const NO_ROOM: Exit = Exit::Drop(DropReason::TooLong);
@@ -177,14 +199,10 @@ const fn ethertype(family: Family) -> [u8; 2] {
     }
 }
 
-/// What of DSCP and ECN is copied.
-const TOS_MASK: [u8; 4] = [0, 0x03, 0xfc, 0xff];
-const _: () = assert!(Follows::ECN == 1 && Follows::DSCP == 2);
-
 #[inline(always)]
 fn apply_tunnel(
     shape: Shape,
-    place: Place,
+    detail: Detail,
     rewrite: &Rewrite,
     packet: &mut Packet,
     identification: &mut Identification,
@@ -199,17 +217,17 @@ fn apply_tunnel(
     } else {
         packet.frame.total()
     };
-    let (count, outer) = (usize::from(place.count), usize::from(shape.outer));
+    let (count, outer) = (usize::from(detail.count), usize::from(shape.outer));
     let headers = packet.frame.prepend(count).ok_or(NO_ROOM)?;
     copy(headers, rewrite.octets.get(..count).ok_or(NO_ROOM)?);
     let mut udp_sum = u64::from(rewrite.udp_sum);
-    if place.ethertype != 0
-        && let Some(field) = headers.get_mut(usize::from(place.ethertype)..).and_then(<[u8]>::first_chunk_mut::<2>)
+    if detail.ethertype != 0
+        && let Some(field) = headers.get_mut(usize::from(detail.ethertype)..).and_then(<[u8]>::first_chunk_mut::<2>)
     {
         *field = ethertype(packet.family);
         udp_sum += u64::from(u16::from_be_bytes(*field));
     }
-    let tos = packet.tos & TOS_MASK[usize::from(rewrite.follows.0 & (Follows::ECN | Follows::DSCP))];
+    let tos = packet.tos & detail.tos;
     let total = count - outer + inside;
     let ip = if shape.version == 4 {
         let header: &mut Ipv4 = header_mut(headers, outer).ok_or(NO_ROOM)?;
@@ -217,7 +235,9 @@ fn apply_tunnel(
         Ipv4::SIZE
     } else {
         let header: &mut Ipv6 = header_mut(headers, outer).ok_or(NO_ROOM)?;
-        let word = header.version_class_flow.value() | u32::from(tos) << 20 | FlowHash::label(packet.flow);
+        // Read where it was copied from: in the copy it may lie across two stores, and would wait for both.
+        let template: &Ipv6 = rewrite.octets.header(outer).ok_or(NO_ROOM)?;
+        let word = template.version_class_flow.value() | u32::from(tos) << 20 | FlowHash::label(packet.flow);
         header.version_class_flow = Be32::new(word);
         header.payload_length = Be16::new((total - Ipv6::SIZE) as u16);
         if follows.has(Follows::TTL) {
@@ -276,29 +296,27 @@ fn sum_inside(packet: &Packet, count: usize, known: Option<u64>) -> u16 {
     sum.folded()
 }
 
-/// Copies headers. All tunnels' have 32 to 128 octets: two copies of a known length, which may overlap, are a few moves and
+/// Copies headers. All tunnels' have 32 to 96 octets: two copies of a known length, which may overlap, are a few moves and
 /// not a call.
 #[inline(always)]
 fn copy(to: &mut [u8], from: &[u8]) {
-    if !copy_ends::<64>(to, from) && !copy_ends::<32>(to, from) {
-        to.copy_from_slice(from);
+    match from.len() {
+        32..64 => copy_ends::<32, 32>(to, from),
+        64 => copy_ends::<64, 0>(to, from),
+        65..=96 => copy_ends::<64, 32>(to, from),
+        _ => to.copy_from_slice(from),
     }
 }
 
-/// Copies the first and the last `N` octets, if that is all.
+/// Copies the first `N` and the last `M` octets, which are all.
 #[inline(always)]
-fn copy_ends<const N: usize>(to: &mut [u8], from: &[u8]) -> bool {
-    if to.len() != from.len() || to.len() > 2 * N {
-        return false;
+fn copy_ends<const N: usize, const M: usize>(to: &mut [u8], from: &[u8]) {
+    if let (Some(to), Some(from)) = (to.first_chunk_mut::<N>(), from.first_chunk()) {
+        *to = *from;
     }
-    let (Some(first), Some(last)) = (from.first_chunk::<N>(), from.last_chunk::<N>()) else { return false };
-    if let Some(to) = to.first_chunk_mut() {
-        *to = *first;
+    if let (Some(to), Some(from)) = (to.last_chunk_mut::<M>(), from.last_chunk()) {
+        *to = *from;
     }
-    if let Some(to) = to.last_chunk_mut() {
-        *to = *last;
-    }
-    true
 }
 
 #[inline(always)]
