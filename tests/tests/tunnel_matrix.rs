@@ -27,6 +27,15 @@ fn packets(family: Family) -> Vec<(String, Vec<u8>)> {
         packet
     };
     all.extend([1, 47, 50, 132, 253].map(|protocol| (format!("protocol {protocol}"), of_protocol(protocol))));
+    // Too short for a checksum.
+    for (name, protocol, length) in
+        [("a cut TCP header", 6, 12), ("a cut UDP header", 17, 5), ("TCP with nothing", 6, 0)]
+    {
+        let mut packet = of_protocol(protocol);
+        packet.truncate(if family == V4 { 20 } else { 40 } + length);
+        set_length(&mut packet);
+        all.push((name.into(), packet));
+    }
     // UDP options (RFC 9868): octets behind what UDP's length and checksum cover.
     let mut surplus = udp(family, 40);
     surplus.extend(data(13));

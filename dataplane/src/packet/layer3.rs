@@ -11,6 +11,9 @@ use DropReason::{
     PacketTooBig, Truncated, TtlExpired,
 };
 
+/// Zero, as a sum of 16-bit words from which a few can be taken away.
+const NOTHING: u64 = 0xffff << 32;
+
 /// Extension headers that are followed in search of the transport header.
 const EXTENSIONS: usize = 8;
 
@@ -257,41 +260,42 @@ impl Packet {
     /// too, and harms nobody: who gets the packet would drop it for the one or the other.
     #[inline(always)]
     pub(crate) fn known_sum(&self) -> Option<u64> {
-        let octets = self.frame.bytes();
-        // Behind options or extension headers the pseudo-header may be of another destination (RFC 8200 §8.1).
-        let plain = match self.family {
-            Family::V4 => self.l4.wrapping_sub(self.l3) == Ipv4::SIZE as u16,
-            Family::V6 => self.l4.wrapping_sub(self.l3) == Ipv6::SIZE as u16,
+        if self.traits.has(Traits::FRAGMENT) {
+            return None;
+        }
+        let packet = self.frame.bytes().get(self.l3.into()..)?;
+        let word = |octets: &[u8], at: usize| {
+            octets.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |word| u64::from(u32::from_be_bytes(*word)))
         };
-        if !plain || self.traits.has(Traits::FRAGMENT) {
-            return None;
+        // Behind options or extension headers the pseudo-header may be of another destination (RFC 8200 §8.1).
+        match self.family {
+            Family::V4 if self.l4.wrapping_sub(self.l3) == Ipv4::SIZE as u16 => {
+                let head: &[u8; Ipv4::SIZE + Udp::SIZE] = packet.first_chunk()?;
+                let length = self.len.wrapping_sub(Ipv4::SIZE as u32) as u16;
+                let pseudo = word(head, 12) + word(head, 16) + u64::from(self.protocol) + u64::from(length);
+                self.covers_all(head.last_chunk()?, length).then_some(NOTHING - pseudo)
+            }
+            Family::V6 if self.l4.wrapping_sub(self.l3) == Ipv6::SIZE as u16 => {
+                let head: &[u8; Ipv6::SIZE + Udp::SIZE] = packet.first_chunk()?;
+                let length = self.len.wrapping_sub(Ipv6::SIZE as u32) as u16;
+                // Addresses are in the header and in the pseudo-header: the one takes away what the other adds.
+                let pseudo = u64::from(self.protocol) + u64::from(length);
+                self.covers_all(head.last_chunk()?, length).then_some(NOTHING + word(head, 0) + word(head, 4) - pseudo)
+            }
+            _ => None,
         }
-        let length = (u32::from(self.l3) + self.len).wrapping_sub(self.l4.into());
-        if self.protocol == protocol::UDP {
+    }
+
+    /// Whether the transport, of so many octets, has a checksum that covers them all.
+    #[inline(always)]
+    fn covers_all(&self, transport: &[u8; Udp::SIZE], length: u16) -> bool {
+        let [.., l0, l1, c0, c1] = *transport;
+        match self.protocol {
             // None; or over less than the packet, behind which there are options (RFC 9868).
-            let udp = octets.header::<Udp>(self.l4.into())?;
-            if udp.checksum.value() == 0 || u32::from(udp.length.value()) != length {
-                return None;
-            }
-        } else if self.protocol != protocol::TCP {
-            return None;
+            protocol::UDP => [c0, c1] != [0, 0] && u16::from_be_bytes([l0, l1]) == length,
+            protocol::TCP => usize::from(length) >= Tcp::SIZE,
+            _ => false,
         }
-        let protocol = u16::from(self.protocol);
-        Some(match self.family {
-            Family::V4 => {
-                let header = self.ipv4()?;
-                u64::from(!header.source.value())
-                    + u64::from(!header.destination.value())
-                    + u64::from(!protocol)
-                    + u64::from(!(length as u16))
-            }
-            Family::V6 => {
-                // Addresses and length are in the header and in the pseudo-header: the one takes away what the other adds.
-                let header = self.ipv6()?;
-                let next_and_hops = u16::from_be_bytes([header.next_header, header.hop_limit]);
-                u64::from(header.version_class_flow.value()) + u64::from(next_and_hops) + u64::from(!protocol)
-            }
-        })
     }
 
     /// Adds everything from the transport header on, along the chain.

@@ -269,7 +269,7 @@ fn apply_tunnel(
     Ok(())
 }
 
-/// A sum of a few dozen words of 32 bits at most, in 16 bits.
+/// A sum of less than 2⁴⁹ of 16-bit words, in one of them.
 #[inline(always)]
 const fn folded(sum: u64) -> u16 {
     let sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
