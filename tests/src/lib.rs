@@ -3,8 +3,8 @@
 //! ([`pcap`], [`frames`]), the golden cases ([`golden`]), one gateway in virtual time ([`scene`]), two with a tunnel
 //! between ([`pair`]), and two with hosts and a network between them ([`sim`]).
 //!
-//! Only [`scene`], [`pair`] and [`sim`] know the inside of Penstock. Elsewhere, what is said about a packet comes from its output,
-//! from Linux at the far end, or from another decoder.
+//! Only [`scene`], [`pair`] and [`sim`] know the inside of Penstock. Elsewhere, what is said about a packet comes from its
+//! output, from Linux at the far end, or from another decoder.
 #![forbid(unsafe_code)]
 
 pub mod bird;

@@ -386,18 +386,20 @@ pub struct Setup<'a> {
     pub lan_mtu: u16,
     /// MTU of the link between.
     pub wan_mtu: u16,
+    /// Which of those pairs it is that a thread has at once.
+    pub place: usize,
 }
 
 impl Default for Setup<'_> {
     fn default() -> Self {
-        Self { keys: "", lan_mtu: 1500, wan_mtu: 1500 }
+        Self { keys: "", lan_mtu: 1500, wan_mtu: 1500, place: 0 }
     }
 }
 
 impl Pair {
     /// Joined by a tunnel.
     pub fn new(cell: Cell, setup: Setup<'_>) -> Self {
-        let umems = [0, 1].map(|at| memory(at, 256));
+        let umems = [0, 1].map(|at| memory(2 * setup.place + at, 256));
         let [near, far] = [false, true].map(|is_far| {
             let config = config(cell, setup, is_far);
             Simulated::with(&config, &offline::host(&config), &umems[usize::from(is_far)], |_, port| port)

@@ -71,7 +71,7 @@ proptest! {
     fn whatever_a_tunnel_brings_is_accounted_for((cell, frames) in any_cell_and_frames(), spoofs: bool, narrow: bool) {
         let keys = if spoofs { "" } else { "allowed_sources = [\"198.18.1.0/24\", \"2001:db8:1::/64\"]" };
         let mtu = if narrow { 1500 } else { 9000 };
-        let mut pair = Pair::new(cell, Setup { keys, lan_mtu: 1400, wan_mtu: mtu });
+        let mut pair = Pair::new(cell, Setup { keys, lan_mtu: 1400, wan_mtu: mtu, ..Setup::default() });
         frames.into_iter().for_each(|frame| pair.endure(frame));
         pair.finish();
     }
@@ -87,7 +87,7 @@ proptest! {
     ) {
         // A key that a type does not have is refused.
         let keys = if cell.kind.port.is_some() { keys.to_owned() } else { keys.replace("checksum = \"full\"", "") };
-        let mut pair = Pair::new(cell, Setup { keys: &keys, lan_mtu: 3000, wan_mtu: 1500 });
+        let mut pair = Pair::new(cell, Setup { keys: &keys, lan_mtu: 3000, wan_mtu: 1500, ..Setup::default() });
         for (size, kind, tos) in packets {
             let packet = match kind {
                 0 => udp(cell.inner, size),

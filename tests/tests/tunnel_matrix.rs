@@ -195,7 +195,7 @@ fn every_size_up_to_the_mtu_passes() {
 /// Packets of several chunks, in links that carry them; lengths around those at which a chunk ends.
 #[test]
 fn jumbo_packets_pass_in_several_chunks() {
-    let setup = Setup { keys: "", lan_mtu: 9000, wan_mtu: 9000 };
+    let setup = Setup { lan_mtu: 9000, wan_mtu: 9000, ..Setup::default() };
     check_all(setup, |cell| {
         let mtu = 9000 - cell.overhead();
         let ends = [1648, 1664, 3500, 3696, 5744].into_iter().flat_map(|end| end - 40..end + 40).step_by(7);

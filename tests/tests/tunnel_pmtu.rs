@@ -20,7 +20,7 @@ struct Row {
 
 impl Row {
     fn pair(&self) -> Pair {
-        Pair::new(self.cell, Setup { keys: "", lan_mtu: 9000, wan_mtu: self.wan_mtu })
+        Pair::new(self.cell, Setup { lan_mtu: 9000, wan_mtu: self.wan_mtu, ..Setup::default() })
     }
 
     fn mtu(&self) -> usize {

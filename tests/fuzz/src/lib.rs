@@ -2,7 +2,7 @@
 //!
 //! Each input begins with two octets that choose: which tunnel, and how much in front of the rest is as it should be.
 
-use integration::pair::{Pair, cells};
+use integration::pair::{Pair, Setup, cells};
 use std::cell::RefCell;
 
 thread_local! {
@@ -19,7 +19,9 @@ pub fn endure(kinds: &[&str], data: &[u8]) {
     PAIRS.with_borrow_mut(|pairs| {
         if pairs.is_empty() {
             let cells = cells().into_iter().filter(|cell| kinds.iter().any(|kind| cell.kind.name.starts_with(kind)));
-            pairs.extend(cells.map(|cell| Pair::with(cell, "allowed_sources = [\"198.18.0.0/16\", \"2001:db8::/32\"]")));
+            let keys = "allowed_sources = [\"198.18.0.0/16\", \"2001:db8::/32\"]";
+            let pair = |(place, cell)| Pair::new(cell, Setup { keys, place, ..Setup::default() });
+            pairs.extend(cells.enumerate().map(pair));
         }
         let at = usize::from(*which) % pairs.len();
         let pair = &mut pairs[at];
