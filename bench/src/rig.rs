@@ -359,8 +359,8 @@ fn adjacency(path: Path, at: usize) -> (Adjacency, Rewrite) {
         queue: WAN,
         tunnel,
         mtu: 1430,
-        resolution: Resolution::Ready,
         clamp: tunnel != TunnelId::NONE,
+        ..Adjacency::of(Resolution::Ready)
     };
     (adjacency, rewrite)
 }

@@ -44,6 +44,14 @@ pub struct PortId(pub u16);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TunnelId(pub u16);
 
+/// Index of a tenant of the configuration; 0 is `default`, of whatever no other tenant matches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TenantId(pub u16);
+
+/// One of the eight classes that each tenant's packets are queued in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Class(u8);
+
 /// Index of a routing table instance; 0 is `default`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Vrf(pub u16);
@@ -71,6 +79,33 @@ impl TunnelId {
     #[inline(always)]
     pub const fn index(self) -> usize {
         self.0 as usize
+    }
+}
+
+impl TenantId {
+    /// The tenant that always exists.
+    pub const DEFAULT: Self = Self(0);
+
+    /// As an index.
+    #[inline(always)]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl Class {
+    /// How many there are.
+    pub const COUNT: usize = 8;
+
+    /// `None` for anything that is not below [`Self::COUNT`].
+    pub const fn new(index: u8) -> Option<Self> {
+        if (index as usize) < Self::COUNT { Some(Self(index)) } else { None }
+    }
+
+    /// As an index, below [`Self::COUNT`].
+    #[inline(always)]
+    pub const fn index(self) -> usize {
+        self.0 as usize % Self::COUNT
     }
 }
 
@@ -214,6 +249,14 @@ pub struct Packet {
     pub egress: PortId,
     /// The tunnel it came out of.
     pub tunnel: TunnelId,
+    /// The tunnel it goes into: set with the port, it chooses the queue.
+    pub into: TunnelId,
+    /// Whose it is: set by the classifier.
+    pub tenant: TenantId,
+    /// Which of its tenant's queues it waits in: set by the classifier.
+    pub class: Class,
+    /// Octets that its tunnel puts before the IP packet; what waits is charged for them.
+    pub overhead: u8,
     /// Which IP.
     pub family: Family,
     /// Transport protocol: behind all extension headers that `parse` could follow.
@@ -246,6 +289,10 @@ impl Packet {
             vrf: Vrf::DEFAULT,
             egress: PortId::NONE,
             tunnel: TunnelId::NONE,
+            into: TunnelId::NONE,
+            tenant: TenantId::DEFAULT,
+            class: Class(0),
+            overhead: 0,
             family: Family::V4,
             protocol: 0,
             tos: 0,
@@ -293,6 +340,8 @@ impl Packet {
         self.adjacency = AdjacencyId::NONE;
         self.ingress = port;
         self.tunnel = TunnelId::NONE;
+        self.tenant = TenantId::DEFAULT;
+        self.class = Class(0);
         self.origin = Origin::Port;
         self.traits = Traits(if unfinished { Traits::UNFINISHED } else { 0 });
         self.options = 0;
@@ -311,6 +360,10 @@ impl Packet {
         self.vrf = other.vrf;
         self.egress = other.egress;
         self.tunnel = other.tunnel;
+        self.into = other.into;
+        self.tenant = other.tenant;
+        self.class = other.class;
+        self.overhead = other.overhead;
         self.family = other.family;
         self.protocol = other.protocol;
         self.tos = other.tos;

@@ -233,6 +233,8 @@ impl Packet {
         }
         self.generation = adjacency.generation;
         self.egress = adjacency.queue;
+        self.into = adjacency.tunnel;
+        self.overhead = adjacency.overhead;
         Ok(())
     }
 

@@ -436,7 +436,7 @@ pub fn tunnel(id: TunnelId) -> Tunnel {
 /// An adjacency that is ready.
 pub fn ready(egress: PortId, queue: PortId, tunnel: TunnelId, mtu: u16) -> Adjacency {
     let clamp = tunnel != TunnelId::NONE;
-    Adjacency { generation: 1, egress, queue, tunnel, mtu, resolution: Resolution::Ready, clamp }
+    Adjacency { generation: 1, egress, queue, tunnel, mtu, clamp, ..Adjacency::of(Resolution::Ready) }
 }
 
 fn adjacencies() -> Adjacencies {

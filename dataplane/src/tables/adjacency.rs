@@ -45,6 +45,9 @@ pub struct Adjacency {
     pub queue: PortId,
     /// The tunnel that they go into.
     pub tunnel: TunnelId,
+    /// Octets that the tunnel puts before the IP packet, link layer of the outside not counted; 0 without one. Set
+    /// with the headers.
+    pub overhead: u8,
     /// Largest IP packet that fits, octets.
     pub mtu: u16,
     /// How far it is resolved.
@@ -61,6 +64,7 @@ impl Adjacency {
             egress: PortId::NONE,
             queue: PortId::NONE,
             tunnel: TunnelId::NONE,
+            overhead: 0,
             mtu: u16::MAX,
             resolution,
             clamp: false,
@@ -97,7 +101,7 @@ impl Adjacencies {
     }
 
     /// Puts an adjacency at `id`, with its headers.
-    pub fn set(&mut self, id: AdjacencyId, adjacency: Adjacency, mut rewrite: Rewrite) {
+    pub fn set(&mut self, id: AdjacencyId, mut adjacency: Adjacency, mut rewrite: Rewrite) {
         let at = id.index();
         if at >= self.small.len() {
             self.small.resize(at + 1, Adjacency::of(Resolution::None));
@@ -106,6 +110,7 @@ impl Adjacencies {
         rewrite.generation = adjacency.generation;
         rewrite.egress = adjacency.egress.0;
         rewrite.mtu = adjacency.mtu;
+        adjacency.overhead = if rewrite.outer == 0 { 0 } else { rewrite.count.saturating_sub(rewrite.outer) };
         self.small[at] = adjacency;
         self.rewrites[at] = rewrite;
     }
