@@ -1,6 +1,7 @@
 //! What the benches share: a gateway in memory, real routing tables and traffic for them, and the file that figures go to.
 #![forbid(unsafe_code)]
 
+pub mod acl;
 pub mod family;
 pub mod fib;
 pub mod lab;

@@ -15,8 +15,8 @@ use dataplane::packet::{
 };
 use dataplane::pipeline::Pipeline;
 use dataplane::qos::Shaper;
-use dataplane::stats::{Tally, Totals};
-use dataplane::tables::{Adjacencies, Adjacency, Locals, Port, PortKind, Ports, Resolution, ReversePath, Tables};
+use dataplane::stats::{Room, Tally, Totals};
+use dataplane::tables::{Acl, Adjacencies, Adjacency, Locals, Port, PortKind, Ports, Resolution, ReversePath, Tables};
 use dataplane::tunnel::{Ends, Geneve, Gre, Identification, IpInIp, Kind, Outer, Tunnel, Tunnels, Vxlan};
 use etherparse::PacketBuilder;
 use std::collections::VecDeque;
@@ -136,7 +136,10 @@ impl Rig {
         let mut shaper = Shaper::new(2, 1024);
         shaper.open(PortId(0));
         shaper.open(PortId(1));
-        let pipeline = Pipeline::new(shaper, Tally::new(2, 1, 2 + load.next_hops()));
+        let pipeline = Pipeline::new(
+            shaper,
+            Tally::new(Room { ports: 2, tunnels: 1, adjacencies: 2 + load.next_hops(), ..Room::default() }),
+        );
         let mut rig = Self { path, tables, pipeline, batch: Batch::new(), at_rest: at_rest.into(), originals };
         rig.pass(&mut Vec::new());
         let totals = Totals::of([&*rig.pipeline.tally.page()]);
@@ -259,7 +262,7 @@ impl Path {
 }
 
 /// The median: a round in which the machine did something else says nothing about the page.
-fn median(mut times: Vec<Duration>) -> Duration {
+pub(crate) fn median(mut times: Vec<Duration>) -> Duration {
     let middle = times.len() / 2;
     if times.is_empty() { Duration::ZERO } else { *times.select_nth_unstable(middle).1 }
 }
@@ -316,6 +319,7 @@ fn tables(path: Path, fib: Fib, next_hops: usize) -> Tables {
             allowed_sources: None,
             addresses: Vec::new(),
         }]),
+        acl: Acl::default(),
         fib,
         adjacencies,
     }

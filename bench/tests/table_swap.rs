@@ -19,7 +19,7 @@ use dataplane::packet::{PortId, Stock, Time};
 use dataplane::pipeline::Pipeline;
 use dataplane::qos::{QUEUE_LIMIT, Shaper};
 use dataplane::slow::{Limiter, Slow, Wanted};
-use dataplane::stats::{Page, Tally, Totals};
+use dataplane::stats::{Page, Room, Tally, Totals};
 use dataplane::tables::{Published, Tables};
 use dataplane::worker::{Lane, Worker};
 use etherparse::PacketBuilder;
@@ -167,7 +167,7 @@ impl Control {
 
     fn worker(&self, umem: &Umem) -> (Worker, Arc<Page>) {
         let ports = self.plan.ports.len();
-        let tally = Tally::new(ports, 0, Resolver::MOST);
+        let tally = Tally::new(Room { ports, adjacencies: Resolver::MOST, ..Room::default() });
         let page = tally.page();
         let slow = Slow::new(Limiter::new(1000), Outlets::none(), Wanted::nobody());
         let pipeline = Pipeline::new(Shaper::new(ports, QUEUE_LIMIT), tally);

@@ -22,6 +22,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -32,7 +33,7 @@ use serde::Deserialize;
 use source::Source;
 
 use crate::packet::Family;
-use crate::tables::ReversePath;
+use crate::tables::{ReversePath, acl};
 use crate::tunnel::Kind;
 
 pub use error::{ConfigError, Fault, FaultKind, Faults};
@@ -58,6 +59,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// The static neighbours, in the file's order.
     pub neighbours: Vec<Neighbour>,
+    /// The access list, in the file's order. At most [`Config::MAX_RULES`].
+    pub acl: Vec<AclRule>,
     /// What is legal but probably not meant, in the file's order.
     pub warnings: Vec<Warning>,
 }
@@ -351,6 +354,50 @@ pub enum On {
     Tunnel(usize),
 }
 
+/// `[[acl]]`: a rule of the access list.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AclRule {
+    /// Which packets, and what happens to them.
+    pub rule: acl::Rule,
+    /// Line of the file, from 1.
+    pub line: usize,
+}
+
+impl AclRule {
+    /// What packets it is for, in one line: names of this configuration, the words of the file.
+    pub fn describe(&self, config: &Config) -> String {
+        let rule = &self.rule.matches;
+        let list = |values: Vec<String>| values.join(",");
+        let protocol = |number: &u8| {
+            let known = values::IP_PROTOCOLS.iter().find(|known| known.1 == *number);
+            known.map_or_else(|| number.to_string(), |known| known.0.to_owned())
+        };
+        let ports = |ranges: &[RangeInclusive<u16>]| {
+            let one = |range: &RangeInclusive<u16>| match (range.start(), range.end()) {
+                (from, to) if from == to => from.to_string(),
+                (from, to) => format!("{from}-{to}"),
+            };
+            list(ranges.iter().map(one).collect())
+        };
+        let prefixes = |nets: &[IpNet]| list(nets.iter().map(IpNet::to_string).collect());
+        let numbers = |numbers: &[u8]| list(numbers.iter().map(u8::to_string).collect());
+        let parts = [
+            ("vrf", rule.vrf.map(|vrf| config.vrfs[vrf.index()].name.clone()).unwrap_or_default()),
+            ("interface", rule.interface.map(|id| config.interfaces[id.index()].name.clone()).unwrap_or_default()),
+            ("tunnel", rule.tunnel.map(|id| config.tunnels[id.index()].name.clone()).unwrap_or_default()),
+            ("protocol", list(rule.protocols.iter().map(protocol).collect())),
+            ("source", prefixes(&rule.sources)),
+            ("source_port", ports(&rule.source_ports)),
+            ("destination", prefixes(&rule.destinations)),
+            ("destination_port", ports(&rule.destination_ports)),
+            ("dscp", numbers(&rule.dscps)),
+        ];
+        let given = parts.into_iter().filter(|(_, value)| !value.is_empty());
+        let given: Vec<_> = given.map(|(key, value)| format!("{key} {value}")).collect();
+        if given.is_empty() { "any".to_owned() } else { given.join(", ") }
+    }
+}
+
 /// Something legal that is probably not meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
@@ -391,6 +438,10 @@ impl Config {
     pub const MAX_NEXT_HOPS: usize = 32_767;
     /// Static neighbours at most.
     pub const MAX_NEIGHBOURS: usize = 65_536;
+    /// Rules of the access list at most.
+    pub const MAX_RULES: usize = 4096;
+    /// Prefixes, and likewise ranges of ports, of all rules together at most.
+    pub const MAX_RULE_VALUES: usize = 16_384;
     /// Worker threads at most.
     pub const MAX_WORKERS: usize = 256;
     /// Octets that a file has at most.

@@ -91,6 +91,8 @@ enum What {
     },
     /// Neighbours as the kernel knows them.
     Neighbours,
+    /// Rules of the access list, and the packets that met each.
+    Acl,
     /// Where every packet went, dropped ones by reason.
     Drops,
 }
@@ -106,6 +108,7 @@ impl From<What> for Question {
                 Self::Routes(RouteQuery { vrf, prefix, lookup, after: None })
             }
             What::Neighbours => Self::Neighbours,
+            What::Acl => Self::Acl,
             What::Drops => Self::Drops,
         }
     }

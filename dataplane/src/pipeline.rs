@@ -1,7 +1,7 @@
 //! The life of a packet.
 //!
 //! ```text
-//! receive ─► enter ─► parse ─► decap ─► source ─► lookup ─► ttl, mtu, mss ─► queue ─► rewrite, encap ─► send
+//! receive ─► enter ─► parse ─► decap ─► source ─► acl ─► lookup ─► ttl, mtu, mss ─► queue ─► rewrite, encap ─► send
 //! ```
 //!
 //! A stage looks at one packet and lets it pass or names its [`Exit`]; what leaves the page is
@@ -44,8 +44,7 @@ impl Pipeline {
                 open(packet, tables)
             });
         }
-        self.count_entered(batch);
-        self.forward(batch, tables, now);
+        self.go_on(batch, tables, now);
     }
 
     /// The same stages, with one between: the outer source is checked, before its packet is opened.
@@ -65,7 +64,14 @@ impl Pipeline {
             packet.parse(&tables.hash)?; // what it says of itself is not what its fragments said
             open(packet, tables)
         });
+        self.go_on(batch, tables, now);
+    }
+
+    /// What is known by its inner headers now.
+    #[inline(always)]
+    fn go_on(&mut self, batch: &mut Batch, tables: &Tables, now: Time) {
         self.count_entered(batch);
+        tables.acl.admit(batch, &mut self.exits, &mut self.tally); // first match in file order, for the whole batch
         self.forward(batch, tables, now);
     }
 

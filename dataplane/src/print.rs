@@ -42,6 +42,14 @@ const TUNNELS: Columns = &[
 const ROUTES: Columns =
     &[("vrf", "vrf"), ("prefix", "prefix"), ("source", "source"), ("via", "via"), ("state", "state")];
 const NEIGHBOURS: Columns = &[("interface", "interface"), ("address", "address"), ("mac", "mac"), ("state", "state")];
+const ACL: Columns = &[
+    ("rule", "rule"),
+    ("line", "line"),
+    ("action", "action"),
+    ("packets", "counters/packets"),
+    ("bytes", "counters/bytes"),
+    ("match", "match"),
+];
 
 /// An answer, laid out.
 pub fn table(question: &Question, answer: &Value) -> String {
@@ -50,6 +58,7 @@ pub fn table(question: &Question, answer: &Value) -> String {
         Question::Tunnels => rows(&answer["tunnels"], TUNNELS),
         Question::Routes(query) => routes(query, answer),
         Question::Neighbours => rows(&answer["neighbours"], NEIGHBOURS),
+        Question::Acl => rows(&answer["acl"], ACL),
         Question::Drops => drops(answer),
     }
 }

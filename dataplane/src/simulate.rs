@@ -84,7 +84,7 @@ impl Simulated {
         }
         outlets.set_host(Outlet::Virtual);
         let ports = plan.ports.len();
-        let tally = Tally::new(ports, config.tunnels.len(), Resolver::MOST);
+        let tally = Tally::new(Resolver::room(config, ports));
         let page = tally.page();
         let (wishes, wanted) = rtrb::RingBuffer::new(WISHES);
         let slow = Slow::new(Limiter::new(config.gateway.icmp_errors_pps), outlets, Wanted::new(wishes, None));

@@ -53,6 +53,26 @@ pub struct TunnelPage {
     ecn_alarms: Counter,
 }
 
+/// A part of a page that counts packets and their octets.
+#[derive(Debug, Default)]
+struct Count {
+    packets: Counter,
+    bytes: Counter,
+}
+
+/// For how many things a page has counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Room {
+    /// Ports.
+    pub ports: usize,
+    /// Tunnels.
+    pub tunnels: usize,
+    /// Adjacencies.
+    pub adjacencies: usize,
+    /// Rules of the access list.
+    pub rules: usize,
+}
+
 /// One worker's counters.
 #[derive(Debug)]
 pub struct Page {
@@ -70,6 +90,8 @@ pub struct Page {
     tunnels: Box<[TunnelPage]>,
     /// Packets sent by each adjacency: control asks which neighbours are in use.
     adjacencies: Box<[Counter]>,
+    /// Packets that met each rule of the access list, and last those that met none.
+    rules: Box<[Count]>,
 }
 
 impl Page {
@@ -84,8 +106,8 @@ impl Page {
 pub struct Tally(Arc<Page>);
 
 impl Tally {
-    /// A page with room for so many ports, tunnels and adjacencies, all zero.
-    pub fn new(ports: usize, tunnels: usize, adjacencies: usize) -> Self {
+    /// A page with room for so much, all zero.
+    pub fn new(room: Room) -> Self {
         Self(Arc::new(Page {
             received: CachePadded::default(),
             originated: Counter::default(),
@@ -97,9 +119,10 @@ impl Tally {
             icmp_suppressed: Counter::default(),
             drops: std::array::from_fn(|_| Counter::default()),
             punts: std::array::from_fn(|_| Counter::default()),
-            ports: (0..ports).map(|_| PortPage::default()).collect(),
-            tunnels: (0..tunnels).map(|_| TunnelPage::default()).collect(),
-            adjacencies: (0..adjacencies).map(|_| Counter::default()).collect(),
+            ports: (0..room.ports).map(|_| PortPage::default()).collect(),
+            tunnels: (0..room.tunnels).map(|_| TunnelPage::default()).collect(),
+            adjacencies: (0..room.adjacencies).map(|_| Counter::default()).collect(),
+            rules: (0..=room.rules).map(|_| Count::default()).collect(),
         }))
     }
 
@@ -171,6 +194,15 @@ impl Tally {
             page.decapsulated_packets.add(1);
             page.decapsulated_bytes.add(bytes);
             page.ecn_alarms.add(ecn_alarm.into());
+        }
+    }
+
+    /// A packet met a rule of the access list, or none of them: the number behind the last.
+    #[inline(always)]
+    pub fn rule_met(&mut self, rule: usize, bytes: u64) {
+        if let Some(count) = self.0.rules.get(rule) {
+            count.packets.add(1);
+            count.bytes.add(bytes);
         }
     }
 
@@ -380,6 +412,27 @@ impl TunnelTotals {
             totals.encapsulated_bytes += page.encapsulated_bytes.read();
             totals.dropped += page.dropped.read();
             totals.ecn_alarms += page.ecn_alarms.read();
+        }
+        totals
+    }
+}
+
+/// Packets and their octets over all workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct CountTotals {
+    /// Packets.
+    pub packets: u64,
+    /// Octets of them: IP.
+    pub bytes: u64,
+}
+
+impl CountTotals {
+    /// Those that met a rule of the access list; none of them, if it is the number behind the last.
+    pub fn of_rule<'a>(pages: impl IntoIterator<Item = &'a Page>, rule: usize) -> Self {
+        let mut totals = Self::default();
+        for count in pages.into_iter().filter_map(|page| page.rules.get(rule)) {
+            totals.packets += count.packets.read();
+            totals.bytes += count.bytes.read();
         }
         totals
     }

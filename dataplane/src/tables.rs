@@ -1,6 +1,8 @@
 //! What workers read: one snapshot, loaded once per poll. Only the FIB inside it changes while it is read.
 
+pub mod acl;
 mod adjacency;
+pub mod filter;
 mod group;
 mod locals;
 mod ports;
@@ -14,6 +16,7 @@ mod sync {
     pub use std::sync::{Arc, Mutex, MutexGuard};
 }
 
+pub use acl::Acl;
 pub use adjacency::{Adjacencies, Adjacency, Resolution};
 pub use group::{BUCKETS, Group, MEMBERS, Member, mix};
 pub use locals::Locals;
@@ -41,6 +44,8 @@ pub struct Tables {
     pub locals: Locals,
     /// What comes out of tunnels.
     pub tunnels: Tunnels,
+    /// What may pass.
+    pub acl: Acl,
     /// Routes.
     pub fib: Fib,
     /// Where routes lead.

@@ -67,6 +67,8 @@ fn provoke(reason: DropReason) -> Option<Scene> {
         EcnNotCapable => wan(from_site_a(&vxlan(VNI, &inside(&answer4())), |header| {
             header.ecn = etherparse::IpEcn::try_new(3).expect("2 bits");
         })),
+        AclDeny => with_acl("action = \"deny\""),
+        AclReject => with_acl("action = \"reject\""),
     })
 }
 
@@ -122,7 +124,7 @@ const fn owed(reason: DropReason) -> Option<(u8, u8)> {
         NoRoute | Unreachable => Some((3, 0)),
         NeighbourUnresolved => Some((3, 1)),
         FragmentationNeeded => Some((3, 4)),
-        Prohibited => Some((3, 13)),
+        Prohibited | AclReject => Some((3, 13)),
         // The packet of the table is IPv6.
         PacketTooBig => Some((2, 0)),
         _ => None,
@@ -235,6 +237,14 @@ fn with_route(via: &str) -> Scene {
 fn by_a_vlan_that_does_not_lead_back() -> Scene {
     let more = "[interface.\"lan0.111\"]\nparent = \"lan0\"\nvlan = 111\nrpf = \"strict\"\n";
     given(Scene::with(more, 1500, CHUNKS, |_| {}), LAN, tagged(111, &from_client(&ipv4(SERVER, 20, |_| {}))))
+}
+
+/// A rule for what the client sends.
+fn with_acl(action: &str) -> Scene {
+    let more = format!(
+        "[[acl]]\n{action}\nsource = \"198.18.1.0/24\"\nprotocol = \"udp\"\ndestination_port = [22, \"5000-5009\"]\n"
+    );
+    given(Scene::with(&more, 1500, CHUNKS, |_| {}), LAN, from_client(&udp4(10)))
 }
 
 /// The file has no such route; the kernel has.

@@ -427,6 +427,29 @@ pub enum FaultKind {
         /// The address.
         address: IpAddr,
     },
+    /// A rule for a port or tunnel of one VRF and for packets of another.
+    #[error("{key} = {name:?}: is in VRF {its:?}, the rule is for {ours:?}: no packet would meet it")]
+    RuleVrf {
+        /// What is named.
+        key: &'static str,
+        /// Its name.
+        name: String,
+        /// Its VRF.
+        its: String,
+        /// The rule's.
+        ours: String,
+    },
+    /// Sources of one family, destinations of the other.
+    #[error("destination: of another family than source: no packet would meet the rule")]
+    RuleFamilies,
+    /// A rule for ports, and for packets that have none.
+    #[error(
+        "{key}: only packets of some protocols have ports; legal: protocol = \"tcp\", \"udp\" or \"sctp\" beside it, or a list of these"
+    )]
+    RulePorts {
+        /// Which ports.
+        key: &'static str,
+    },
     /// Two static entries for one neighbour.
     #[error("address = \"{address}\": {on:?} has this neighbour, line {first}")]
     SameNeighbour {

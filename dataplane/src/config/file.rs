@@ -39,6 +39,8 @@ pub struct File {
     pub route_list: Vec<Spanned<RouteList>>,
     #[serde(default)]
     pub neighbour: Vec<Spanned<Neighbour>>,
+    #[serde(default)]
+    pub acl: Vec<Spanned<Acl>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -167,6 +169,21 @@ pub struct Neighbour {
     pub interface: Given,
     pub address: Given,
     pub mac: Given,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Acl {
+    pub action: Given,
+    pub vrf: Given,
+    pub interface: Given,
+    pub tunnel: Given,
+    pub source: Given,
+    pub destination: Given,
+    pub protocol: Given,
+    pub source_port: Given,
+    pub destination_port: Given,
+    pub dscp: Given,
 }
 
 /// A value of any type. The integer is wide enough for every TOML integer to be shown as it was written.
@@ -322,7 +339,6 @@ const LATER: &[(&str, &str, &str)] = &[
     (ROOT, "tenant", "QoS"),
     (ROOT, "qos", "QoS"),
     (ROOT, "policer", "policers"),
-    (ROOT, "acl", "access lists"),
     (INTERFACE, "rate", "QoS"),
     (INTERFACE, "policer", "policers"),
     (TUNNEL, "gwlb", "Gateway Load Balancer mode"),
@@ -365,6 +381,7 @@ pub fn prune(root: &mut DeTable<'_>) -> Vec<(usize, FaultKind)> {
                 prune_via(value, &mut faults);
             }
             "neighbour" => prune_each::<Neighbour>(value, "[[neighbour]]", &mut faults),
+            "acl" => prune_each::<Acl>(value, "[[acl]]", &mut faults),
             _ => unreachable!("prune_one has left only the keys of File"),
         }
     }

@@ -3,6 +3,8 @@
 //! Here each key is looked at by itself: its value, and the name it may refer to. What two keys or two
 //! tables must agree upon is in `rules.rs`, which runs only over what is right so far.
 
+mod acl;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::ops::Range;
@@ -99,11 +101,12 @@ pub fn resolve(file: &File, source: &Source<'_>, faults: Faults) -> (Config, Pla
     resolver.limit("tunnel-group", groups.len(), Config::MAX_GROUPS, groups.last().map(|last| start(last.0)));
     resolver.limit("route_list", file.route_list.len(), Config::MAX_LISTS, file.route_list.last().map(start));
     resolver.limit("route", file.route.len(), Config::MAX_ROUTES, file.route.last().map(start));
+    resolver.limit("acl", file.acl.len(), Config::MAX_RULES, file.acl.last().map(start));
     resolver.limit("neighbour", file.neighbour.len(), Config::MAX_NEIGHBOURS, file.neighbour.last().map(start));
 
     let gateway = resolver.gateway(file.gateway.as_ref().unwrap_or(&file::Gateway::default()));
     let vrfs = resolver.all_vrfs(&vrfs);
-    let config = Config {
+    let mut config = Config {
         kernel_routes: resolver.all_kernel_routes(file.kernel.as_ref(), &vrfs),
         gateway,
         interfaces: interfaces.iter().map(|(name, table)| resolver.interface(name, table)).collect(),
@@ -111,9 +114,11 @@ pub fn resolve(file: &File, source: &Source<'_>, faults: Faults) -> (Config, Pla
         groups: groups.iter().map(|(name, table)| resolver.group(name, table)).collect(),
         routes: resolver.all_routes(file),
         neighbours: file.neighbour.iter().filter_map(|table| resolver.neighbour(table)).collect(),
+        acl: Vec::new(),
         warnings: Vec::new(),
         vrfs,
     };
+    config.acl = acl::resolve(&mut resolver, &file.acl, &config);
     (config, resolver.places, resolver.faults, resolver.listed)
 }
 

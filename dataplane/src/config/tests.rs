@@ -31,6 +31,7 @@ fn an_empty_file_has_the_defaults() {
         groups: vec![],
         routes: vec![],
         neighbours: vec![],
+        acl: vec![],
         warnings: vec![],
     };
     assert_eq!(config, expected);
@@ -314,4 +315,32 @@ fn every_shipped_file_loads_without_warnings() {
         }
     }
     assert!(count >= 5, "configs/ has {count} files");
+}
+
+#[test]
+fn a_rule_is_read_as_it_is_shown() {
+    let config = legal(
+        r#"
+        [vrf.red]
+        [interface.lan0]
+        vrf = "red"
+        [[acl]]
+        action = "permit"
+        [[acl]]
+        action = "reject"
+        vrf = "red"
+        interface = "lan0"
+        source = "10.66.0.0/16"
+        destination = ["10.0.0.0/8", "2001:db8::/32"]
+        protocol = ["tcp", 17]
+        destination_port = [22, "6000-6063"]
+        dscp = [0, 46]
+        "#,
+    );
+    let shown: Vec<_> =
+        config.acl.iter().map(|entry| (entry.line, entry.rule.action, entry.describe(&config))).collect();
+    let all = "vrf red, interface lan0, protocol tcp,udp, source 10.66.0.0/16, destination 10.0.0.0/8,2001:db8::/32, \
+               destination_port 22,6000-6063, dscp 0,46";
+    let expected = [(5, acl::Action::Permit, "any".into()), (7, acl::Action::Reject, all.to_owned())];
+    assert_eq!(shown, expected);
 }

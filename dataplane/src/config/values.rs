@@ -1,6 +1,7 @@
 //! Single values: from what the file says to what the program uses, or what would have been legal.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -12,6 +13,7 @@ use super::file::Value;
 use super::{Config, Df, EcnMode, Fallback, HashMode, Mode, Protocol, UdpChecksum, Workers};
 use crate::packet::{Family, is_link_local};
 use crate::tables::ReversePath;
+use crate::tables::acl::Action;
 use crate::tunnel::IpInIp;
 
 /// What would have been legal where something else was.
@@ -94,6 +96,16 @@ pub enum ValueError {
     #[error("a TTL is 1..=255, or \"copy\"")]
     Ttl,
     #[error(
+        "an IP protocol is 0..=255, or one of {}, or a list of these", words(&IP_PROTOCOLS.map(|known| known.0))
+    )]
+    IpProtocol,
+    #[error("a port is 0..=65535 or a range such as \"6000-6063\", or a list of these")]
+    Ports,
+    #[error("a DSCP is 0..=63, or a list of these")]
+    Dscps,
+    #[error("a list of at least one")]
+    EmptyList,
+    #[error(
         "a list of route protocols: 0..=255 without 80, which is Penstock's own, or names such as \"kernel\", \
          \"boot\", \"static\", \"ra\", \"dhcp\", \"bird\", \"zebra\", \"bgp\", \"ospf\", \"isis\""
     )]
@@ -125,6 +137,7 @@ choice!(rpf -> ReversePath {
     "off" => ReversePath::Off, "loose" => ReversePath::Loose, "strict" => ReversePath::Strict,
 });
 choice!(hash -> HashMode { "flow" => HashMode::Flow, "symmetric" => HashMode::Symmetric });
+choice!(action -> Action { "permit" => Action::Permit, "deny" => Action::Deny, "reject" => Action::Reject });
 choice!(inner -> bool { "ethernet" => true, "ip" => false });
 choice!(mss -> bool { "auto" => true, "off" => false });
 choice!(ecn -> EcnMode { "normal" => EcnMode::Normal, "compatible" => EcnMode::Compatible });
@@ -132,6 +145,9 @@ choice!(df -> Df { "set" => Df::Set, "copy" => Df::Copy, "clear" => Df::Clear })
 choice!(checksum -> UdpChecksum {
     "auto" => UdpChecksum::Auto, "zero" => UdpChecksum::Zero, "full" => UdpChecksum::Full,
 });
+
+/// Of a rule that has no action.
+pub const ACTION: ValueError = ValueError::Word(&["permit", "deny", "reject"]);
 
 fn text(value: &Value) -> Option<&str> {
     match value {
@@ -432,6 +448,43 @@ pub fn dscp(value: &Value) -> Result<Option<u8>, ValueError> {
         _ => integer::<u8>(value).filter(|dscp| *dscp < 64).map(Some).ok_or(ValueError::Dscp),
     }
 }
+
+pub fn plain_dscp(value: &Value) -> Result<u8, ValueError> {
+    integer::<u8>(value).filter(|dscp| *dscp < 64).ok_or(ValueError::Dscps)
+}
+
+/// A port, or a range of them.
+pub fn ports(value: &Value) -> Result<RangeInclusive<u16>, ValueError> {
+    let number = |text: &str| text.bytes().all(|digit| digit.is_ascii_digit()).then(|| text.parse().ok()).flatten();
+    let range = match value {
+        Value::Text(text) => text.split_once('-').and_then(|(from, to)| Some(number(from)?..=number(to)?)),
+        _ => integer(value).map(|port: u16| port..=port),
+    };
+    range.filter(|range| !range.is_empty()).ok_or(ValueError::Ports)
+}
+
+/// A number of IANA's, or one of its names.
+pub fn ip_protocol(value: &Value) -> Result<u8, ValueError> {
+    let number = match value {
+        Value::Text(name) => IP_PROTOCOLS.iter().find(|known| known.0 == name).map(|known| known.1),
+        _ => integer::<u8>(value),
+    };
+    number.ok_or(ValueError::IpProtocol)
+}
+
+/// As in IANA's list of protocol numbers.
+pub const IP_PROTOCOLS: [(&str, u8); 10] = [
+    ("icmp", 1),
+    ("tcp", 6),
+    ("udp", 17),
+    ("gre", 47),
+    ("esp", 50),
+    ("ah", 51),
+    ("icmpv6", 58),
+    ("ospf", 89),
+    ("vrrp", 112),
+    ("sctp", 132),
+];
 
 /// `None` for `"copy"`.
 pub fn ttl(value: &Value) -> Result<Option<u8>, ValueError> {

@@ -282,7 +282,7 @@ impl Collector for Metrics {
 mod tests {
     use super::*;
     use crate::control::offline;
-    use crate::stats::Tally;
+    use crate::stats::{Room, Tally};
 
     const CONFIG: &str = r#"
 [vrf.red]
@@ -307,7 +307,7 @@ via = "blackhole"
         let delta = plan.renew(&config, &host);
         let mut resolver = Resolver::new().expect("there is memory");
         resolver.update(&config, &mut plan, &delta, &mut |_, _| true).expect("it fits");
-        let mut tally = Tally::new(3, 1, 1);
+        let mut tally = Tally::new(Room { ports: 3, tunnels: 1, adjacencies: 1, ..Room::default() });
         tally.received(PortId(0), 3, 300);
         tally.encapsulated(TunnelId(0), 80);
         tally.dropped(DropReason::NoRoute, PortId(0), TunnelId(0));

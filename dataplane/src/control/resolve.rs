@@ -9,8 +9,11 @@ use super::rib::WayId;
 use crate::config::{Config, Df, EcnMode, HashMode, UdpChecksum};
 use crate::fib::Fib;
 use crate::packet::{AdjacencyId, Family, FlowHash, PortId, TunnelId, Vrf};
+use crate::stats::Room;
+use crate::tables::filter::Ways;
 use crate::tables::{
-    Adjacencies, Adjacency, Group, Locals, Member, Port, PortKind, Ports, Published, Resolution, Tables, mix, published,
+    Acl, Adjacencies, Adjacency, Group, Locals, Member, Port, PortKind, Ports, Published, Resolution, Tables, mix,
+    published,
 };
 use crate::tunnel::{Ends, Outer, Tunnel, Tunnels};
 use ipnet::IpNet;
@@ -39,6 +42,9 @@ pub enum ResolveError {
         /// Why.
         source: TableError,
     },
+    /// The access list could not be made.
+    #[error("access list: {0}")]
+    Acl(TableError),
     /// A worker holds on to tables that are long out of date.
     #[error("a worker is stuck: what changed waits for it")]
     Behind,
@@ -86,6 +92,8 @@ pub struct Resolver {
     dead: Vec<WayId>,
     published: Published<Tables>,
     generation: u64,
+    /// As last compiled.
+    acl: Acl,
 }
 
 impl Resolver {
@@ -110,6 +118,7 @@ impl Resolver {
             ports: Ports::default(),
             locals: Locals::default(),
             tunnels: Tunnels::default(),
+            acl: Acl::default(),
             fib: Fib { v4: v4.reader(), v6: v6.reader() },
             adjacencies: Adjacencies::new(),
         };
@@ -126,7 +135,13 @@ impl Resolver {
             dead: Vec::new(),
             published: published(tables),
             generation: 0,
+            acl: Acl::default(),
         })
+    }
+
+    /// For how many things workers count.
+    pub fn room(config: &Config, ports: usize) -> Room {
+        Room { ports, tunnels: config.tunnels.len(), adjacencies: Self::MOST, rules: config.acl.len() }
     }
 
     /// What workers read from.
@@ -265,6 +280,7 @@ impl Resolver {
         if wanted.len() > room {
             return Err(ResolveError::TooManyNeighbours { most: room });
         }
+        self.compile_acl(view)?;
         // Nothing refers to what is taken out here once the new tables are seen.
         let (targets, gone) = mem::take(&mut self.targets).into_iter().partition(|(target, _)| wanted.contains(target));
         self.targets = targets;
@@ -295,6 +311,16 @@ impl Resolver {
             self.ways.insert(way, slot);
         }
         Ok((self.publish(view), freed))
+    }
+
+    /// The rules as they are now, compiled anew only where they differ.
+    fn compile_acl(&mut self, view: &View<'_>) -> Result<(), ResolveError> {
+        let ways = Ways::new(&view.plan.ports, view.config.tunnels.iter().map(|tunnel| Vrf(tunnel.vrf as u16)));
+        let rules = view.config.acl.iter().map(|entry| &entry.rule);
+        if !self.acl.is_of(rules.clone(), &ways) {
+            self.acl = Acl::new(rules.cloned().collect(), ways).map_err(ResolveError::Acl)?;
+        }
+        Ok(())
     }
 
     /// A group's members. Equal identities are told apart by their order.
@@ -379,6 +405,7 @@ impl Resolver {
             ports: Ports::new(ports),
             locals,
             tunnels: Tunnels::new((0..config.tunnels.len()).map(|at| view.tunnel(TunnelId(at as u16))).collect()),
+            acl: self.acl.clone(),
             fib: Fib { v4: self.v4.reader(), v6: self.v6.reader() },
             adjacencies,
         })

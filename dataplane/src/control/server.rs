@@ -33,6 +33,8 @@ pub enum Question {
     Routes(RouteQuery),
     /// Neighbours.
     Neighbours,
+    /// Rules of the access list, and what met them.
+    Acl,
     /// Where every packet went.
     Drops,
 }

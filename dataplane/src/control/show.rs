@@ -10,7 +10,8 @@ use super::xdp::{Mode, Xdp};
 use crate::config::{Config, Fallback};
 use crate::packet::{PortId, TunnelId, Vrf};
 use crate::replay::Balance;
-use crate::stats::{Page, PortTotals, Totals, TunnelTotals};
+use crate::stats::{CountTotals, Page, PortTotals, Totals, TunnelTotals};
+use crate::tables::acl::Action;
 use crate::tables::{BUCKETS, PortKind, Resolution};
 use crate::tunnel::Kind;
 use ipnet::IpNet;
@@ -50,6 +51,7 @@ impl View<'_> {
             Question::Tunnels => self.tunnels(),
             Question::Routes(query) => self.routes(&query),
             Question::Neighbours => self.neighbours(),
+            Question::Acl => self.acl(),
             Question::Drops => self.drops(),
         }
     }
@@ -256,6 +258,28 @@ impl View<'_> {
             }))
         });
         json!({ "neighbours": rows.collect::<Vec<_>>() })
+    }
+
+    /// Every rule, and last what becomes of packets that meet none.
+    fn acl(&self) -> Value {
+        let rules = self.config.acl.iter().enumerate().map(|(at, entry)| {
+            json!({
+                "rule": at + 1,
+                "line": entry.line,
+                "action": match entry.rule.action {
+                    Action::Permit => "permit",
+                    Action::Deny => "deny",
+                    Action::Reject => "reject",
+                },
+                "match": entry.describe(self.config),
+                "counters": CountTotals::of_rule(self.pages(), at),
+            })
+        });
+        let others = (!self.config.acl.is_empty()).then(|| {
+            let counters = CountTotals::of_rule(self.pages(), self.config.acl.len());
+            json!({ "rule": null, "line": null, "action": "permit", "match": "no rule", "counters": counters })
+        });
+        json!({ "acl": rules.chain(others).collect::<Vec<_>>() })
     }
 
     fn drops(&self) -> Value {

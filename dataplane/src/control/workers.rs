@@ -133,7 +133,7 @@ impl Team {
             let (commands, mut orders) = rtrb::RingBuffer::new(COMMANDS);
             let (wishes, wanted) = rtrb::RingBuffer::new(WANTED);
             let (wake, bell) = bells[at].clone();
-            let tally = Tally::new(ports, config.tunnels.len(), Resolver::MOST);
+            let tally = Tally::new(Resolver::room(config, ports));
             let page = tally.page();
             let wanted_by_slow = Wanted::new(wishes, Some(Arc::clone(control)));
             let mut slow = Slow::new(errors, (*outlets).clone(), wanted_by_slow);

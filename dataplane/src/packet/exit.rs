@@ -149,6 +149,10 @@ reasons! {
         SpoofedSource = "spoofed_source",
         /// Congestion was marked outside and the inner packet cannot carry the mark (RFC 6040 §4.2).
         EcnNotCapable = "ecn_not_capable",
+        /// An access list says `deny`: silence.
+        AclDeny = "acl_deny",
+        /// An access list says `reject`. Owes Communication Administratively Prohibited.
+        AclReject = "acl_reject",
     }
 }
 
@@ -173,7 +177,7 @@ impl DropReason {
             Self::TtlExpired => Some(Owed::TimeExceeded),
             Self::ReassemblyTimeout => Some(Owed::ReassemblyTimeExceeded),
             Self::NoRoute | Self::Unreachable => Some(Owed::NetUnreachable),
-            Self::Prohibited => Some(Owed::Prohibited),
+            Self::Prohibited | Self::AclReject => Some(Owed::Prohibited),
             Self::NeighbourUnresolved => Some(Owed::HostUnreachable),
             Self::FragmentationNeeded | Self::PacketTooBig => Some(Owed::TooBig),
             _ => None,

@@ -172,7 +172,6 @@ fn what_later_versions_bring_is_refused_by_name() {
     for (key, feature) in [("tenant", "QoS"), ("qos", "QoS"), ("policer", "policers")] {
         wrong(&format!("[{key}.a]\n"), &[&format!("1:2: {}", later(feature, key))]);
     }
-    wrong("[[acl]]\nx = 1\n", &[&format!("1:3: {}", later("access lists", "acl"))]);
     for (key, feature) in [("rate", "QoS"), ("policer", "policers")] {
         wrong_in("[interface.wan0]", &format!("{key} = \"x\""), &format!("1: {}", later(feature, key)));
     }
@@ -822,4 +821,49 @@ fn a_long_list_of_names_or_faults_is_cut() {
     let shown = Config::parse(&wrong, "p.toml").unwrap_err().to_string();
     assert_eq!(shown.lines().count(), 21);
     assert_eq!(shown.lines().last(), Some("and 5 more"));
+}
+
+/// What is wrong with a rule that has these lines; the first of them is line 34.
+#[track_caller]
+fn wrong_in_rule(lines: &str, expected: &[&str]) {
+    wrong_below(&format!("[[acl]]\naction = \"deny\"\n{lines}\n"), expected);
+}
+
+#[test]
+fn rules_of_an_access_list() {
+    wrong_below("[[acl]]\n", &["32:1: [[acl]]: action is missing: legal: \"permit\", \"deny\", \"reject\""]);
+    wrong_below("[[acl]]\naction = \"drop\"\n", &["33:10: action = \"drop\": legal: \"permit\", \"deny\", \"reject\""]);
+    wrong_in_rule("vrf = \"blue\"", &["34:7: vrf = \"blue\": no such VRF; declared: \"default\", \"red\""]);
+    wrong_in_rule("interface = \"lan0\"\ntunnel = \"site-a\"", &["35:10: tunnel: not together with interface"]);
+    let never = "is in VRF \"default\", the rule is for \"red\": no packet would meet it";
+    wrong_in_rule("vrf = \"red\"\ninterface = \"lan0\"", &[&format!("35:13: interface = \"lan0\": {never}")]);
+    wrong_in_rule("vrf = \"red\"\ntunnel = \"site-a\"", &[&format!("35:10: tunnel = \"site-a\": {never}")]);
+    wrong_in_rule(
+        "source = \"10.0.0.1/8\"",
+        &["34:10: source = \"10.0.0.1/8\": has bits set beyond its length; legal: \"10.0.0.0/8\""],
+    );
+    wrong_in_rule("source = []", &["34:10: source = []: a list of at least one"]);
+    wrong_in_rule(
+        "source = \"10.0.0.0/8\"\ndestination = [\"2001:db8::/32\"]",
+        &["35:15: destination: of another family than source: no packet would meet the rule"],
+    );
+    let protocol = "an IP protocol is 0..=255, or one of \"icmp\", \"tcp\", \"udp\", \"gre\", \"esp\", \"ah\", \"icmpv6\", \
+                    \"ospf\", \"vrrp\", \"sctp\", or a list of these";
+    wrong_in_rule("protocol = \"ip\"", &[&format!("34:12: protocol = \"ip\": {protocol}")]);
+    wrong_in_rule("protocol = 256", &[&format!("34:12: protocol = 256: {protocol}")]);
+    let ports = "a port is 0..=65535 or a range such as \"6000-6063\", or a list of these";
+    for value in ["65536", "\"9-8\"", "\"+1-2\"", "\"1-\"", "\"80\""] {
+        let lines = format!("protocol = \"tcp\"\ndestination_port = {value}");
+        wrong_in_rule(&lines, &[&format!("35:20: destination_port = {value}: {ports}")]);
+    }
+    let without = "only packets of some protocols have ports; legal: protocol = \"tcp\", \"udp\" or \"sctp\" beside it, or a \
+                   list of these";
+    wrong_in_rule("source_port = 9", &[&format!("34:15: source_port: {without}")]);
+    wrong_in_rule("protocol = [\"tcp\", 1]\nsource_port = 9", &[&format!("35:15: source_port: {without}")]);
+    wrong_in_rule("dscp = 64", &["34:8: dscp = 64: a DSCP is 0..=63, or a list of these"]);
+    wrong_in_rule(
+        "port = 9",
+        &["34:1: port: [[acl]] has no such key; legal: action, vrf, interface, tunnel, source, destination, \
+                                 protocol, source_port, destination_port, dscp"],
+    );
 }

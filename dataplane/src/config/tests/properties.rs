@@ -58,7 +58,7 @@ proptest! {
     ) {
         let files = [BASE, include_str!("../../../../configs/vxlan.toml"), include_str!("../../../../configs/ipv6.toml"),
             include_str!("../../../../configs/vrf-vlan.toml"), include_str!("../../../../configs/router.toml"),
-            include_str!("../../../../configs/tunnel-group.toml")];
+            include_str!("../../../../configs/tunnel-group.toml"), include_str!("../../../../configs/qos.toml")];
         let mut text: Vec<char> = files[shipped].chars().collect();
         for (at, cut, what) in edits {
             let at = at.index(text.len() + 1);
