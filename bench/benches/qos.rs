@@ -1,8 +1,10 @@
-//! What decides what a packet may do: the access list.
+//! What decides what a packet may do: the access list, and policers.
 
 use bench::acl::List;
+use bench::policer::Policed;
 use bench::rig::BATCH;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use dataplane::qos::policer::Kind;
 use std::time::Duration;
 
 fn acl(criterion: &mut Criterion) {
@@ -18,9 +20,22 @@ fn acl(criterion: &mut Criterion) {
     group.finish();
 }
 
+fn policer(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("policer");
+    group.throughput(Throughput::Elements(BATCH as u64));
+    for (name, kind) in [("rfc2697", Kind::Rfc2697), ("rfc2698", Kind::Rfc2698), ("rfc4115", Kind::Rfc4115)] {
+        let mut policed = None;
+        group.bench_function(name, |bencher| {
+            let policed = policed.get_or_insert_with(|| Policed::new(kind));
+            bencher.iter_custom(|rounds| policed.rounds(rounds));
+        });
+    }
+    group.finish();
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default().warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
-    targets = acl
+    targets = acl, policer
 }
 criterion_main!(benches);

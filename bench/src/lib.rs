@@ -5,6 +5,7 @@ pub mod acl;
 pub mod family;
 pub mod fib;
 pub mod lab;
+pub mod policer;
 pub mod random;
 pub mod results;
 pub mod rig;

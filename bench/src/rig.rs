@@ -16,7 +16,9 @@ use dataplane::packet::{
 use dataplane::pipeline::Pipeline;
 use dataplane::qos::Shaper;
 use dataplane::stats::{Room, Tally, Totals};
-use dataplane::tables::{Acl, Adjacencies, Adjacency, Locals, Port, PortKind, Ports, Resolution, ReversePath, Tables};
+use dataplane::tables::{
+    Acl, Adjacencies, Adjacency, Locals, Policing, Port, PortKind, Ports, Resolution, ReversePath, Tables,
+};
 use dataplane::tunnel::{Ends, Geneve, Gre, Identification, IpInIp, Kind, Outer, Tunnel, Tunnels, Vxlan};
 use etherparse::PacketBuilder;
 use std::collections::VecDeque;
@@ -320,6 +322,7 @@ fn tables(path: Path, fib: Fib, next_hops: usize) -> Tables {
             addresses: Vec::new(),
         }]),
         acl: Acl::default(),
+        policing: Policing::default(),
         fib,
         adjacencies,
     }

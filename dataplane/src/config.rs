@@ -33,6 +33,7 @@ use serde::Deserialize;
 use source::Source;
 
 use crate::packet::Family;
+use crate::qos::policer;
 use crate::tables::{ReversePath, acl};
 use crate::tunnel::Kind;
 
@@ -61,6 +62,8 @@ pub struct Config {
     pub neighbours: Vec<Neighbour>,
     /// The access list, in the file's order. At most [`Config::MAX_RULES`].
     pub acl: Vec<AclRule>,
+    /// The policers, in the file's order. At most [`Config::MAX_POLICERS`].
+    pub policers: Vec<Policer>,
     /// What is legal but probably not meant, in the file's order.
     pub warnings: Vec<Warning>,
 }
@@ -132,6 +135,8 @@ pub struct Interface {
     pub addresses: Vec<IpNet>,
     /// Its MTU in octets, for when there is no host to ask.
     pub mtu: Option<u16>,
+    /// Index of the policer of what comes in by it, but not out of a tunnel.
+    pub policer: Option<usize>,
 }
 
 /// How AF_XDP sockets of an interface are bound.
@@ -208,6 +213,8 @@ pub struct Tunnel {
     pub checksum: UdpChecksum,
     /// What inner source addresses are let in; `None` is any.
     pub allowed_sources: Option<Vec<IpNet>>,
+    /// Index of the policer of what comes out of it.
+    pub policer: Option<usize>,
 }
 
 /// How ECN is carried to the outer header (RFC 6040 §4.1).
@@ -363,6 +370,15 @@ pub struct AclRule {
     pub line: usize,
 }
 
+/// `[policer.NAME]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policer {
+    /// Its name in this file.
+    pub name: String,
+    /// What it promises.
+    pub profile: policer::Profile,
+}
+
 impl AclRule {
     /// What packets it is for, in one line: names of this configuration, the words of the file.
     pub fn describe(&self, config: &Config) -> String {
@@ -442,6 +458,8 @@ impl Config {
     pub const MAX_RULES: usize = 4096;
     /// Prefixes, and likewise ranges of ports, of all rules together at most.
     pub const MAX_RULE_VALUES: usize = 16_384;
+    /// Policers at most.
+    pub const MAX_POLICERS: usize = 4096;
     /// Worker threads at most.
     pub const MAX_WORKERS: usize = 256;
     /// Octets that a file has at most.

@@ -93,6 +93,8 @@ enum What {
     Neighbours,
     /// Rules of the access list, and the packets that met each.
     Acl,
+    /// Policers, and the packets that each gave which colour.
+    Policers,
     /// Where every packet went, dropped ones by reason.
     Drops,
 }
@@ -109,6 +111,7 @@ impl From<What> for Question {
             }
             What::Neighbours => Self::Neighbours,
             What::Acl => Self::Acl,
+            What::Policers => Self::Policers,
             What::Drops => Self::Drops,
         }
     }

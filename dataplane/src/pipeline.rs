@@ -1,14 +1,14 @@
 //! The life of a packet.
 //!
 //! ```text
-//! receive ─► enter ─► parse ─► decap ─► source ─► acl ─► lookup ─► ttl, mtu, mss ─► queue ─► rewrite, encap ─► send
+//! receive ─► enter ─► parse ─► decap ─► source ─► acl ─► police ─► lookup ─► ttl, mtu, mss ─► queue ─► rewrite, encap ─► send
 //! ```
 //!
 //! A stage looks at one packet and lets it pass or names its [`Exit`]; what leaves the page is
 //! settled by [`slow`](crate::slow), once per batch. Stages do not log, allocate, lock, or read a clock.
 
 use crate::packet::{Batch, Exit, Exits, Origin, Packet, PortId, Time, Traits, TunnelId};
-use crate::qos::Shaper;
+use crate::qos::{Policers, Shaper};
 use crate::stats::Tally;
 use crate::tables::Tables;
 use crate::tunnel::{self, Identification};
@@ -19,6 +19,8 @@ pub struct Pipeline {
     pub exits: Exits,
     /// Where packets wait for their port.
     pub shaper: Shaper,
+    /// What has come of what is policed.
+    pub policers: Policers,
     /// Counters.
     pub tally: Tally,
     /// Numbers outer IPv4 packets that may be fragmented. With several workers, each has its own share.
@@ -26,9 +28,10 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// With empty queues.
+    /// With empty queues and no policers.
     pub fn new(shaper: Shaper, tally: Tally) -> Self {
-        Self { exits: Exits::new(), shaper, tally, identification: Identification::default() }
+        let (policers, identification) = (Policers::default(), Identification::default());
+        Self { exits: Exits::new(), shaper, policers, tally, identification }
     }
 
     /// What a port received: as far as the queue it will wait in.
@@ -72,6 +75,7 @@ impl Pipeline {
     fn go_on(&mut self, batch: &mut Batch, tables: &Tables, now: Time) {
         self.count_entered(batch);
         tables.acl.admit(batch, &mut self.exits, &mut self.tally); // first match in file order, for the whole batch
+        self.policers.admit(batch, &mut self.exits, &tables.policing, now, &mut self.tally); // RFC 2697, 2698, 4115
         self.forward(batch, tables, now);
     }
 

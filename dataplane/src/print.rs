@@ -42,6 +42,17 @@ const TUNNELS: Columns = &[
 const ROUTES: Columns =
     &[("vrf", "vrf"), ("prefix", "prefix"), ("source", "source"), ("via", "via"), ("state", "state")];
 const NEIGHBOURS: Columns = &[("interface", "interface"), ("address", "address"), ("mac", "mac"), ("state", "state")];
+const POLICERS: Columns = &[
+    ("policer", "name"),
+    ("kind", "kind"),
+    ("of", "of"),
+    ("green packets", "green/packets"),
+    ("green bytes", "green/bytes"),
+    ("yellow packets", "yellow/packets"),
+    ("yellow bytes", "yellow/bytes"),
+    ("red packets", "red/packets"),
+    ("red bytes", "red/bytes"),
+];
 const ACL: Columns = &[
     ("rule", "rule"),
     ("line", "line"),
@@ -58,6 +69,7 @@ pub fn table(question: &Question, answer: &Value) -> String {
         Question::Tunnels => rows(&answer["tunnels"], TUNNELS),
         Question::Routes(query) => routes(query, answer),
         Question::Neighbours => rows(&answer["neighbours"], NEIGHBOURS),
+        Question::Policers => rows(&answer["policers"], POLICERS),
         Question::Acl => rows(&answer["acl"], ACL),
         Question::Drops => drops(answer),
     }

@@ -4,8 +4,10 @@
 //! calls.
 
 mod fifo;
+pub mod policer;
 
 pub use fifo::Fifo;
+pub use policer::Policers;
 
 use crate::packet::{Batch, DropReason, Exit, Exits, Packet, PortId, Time};
 

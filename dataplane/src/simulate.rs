@@ -11,7 +11,7 @@ use crate::control::resolve::{ResolveError, Resolver};
 use crate::io::{Memory, Outlet, Outlets, Port};
 use crate::packet::{PortId, PuntReason, Stock, Time, TunnelId};
 use crate::pipeline::Pipeline;
-use crate::qos::{QUEUE_LIMIT, Shaper};
+use crate::qos::{Policers, QUEUE_LIMIT, Shaper};
 use crate::slow::{Limiter, Slow, Wanted, Wish};
 use crate::stats::{Page, Tally, Totals};
 use crate::worker::{Lane, Worker};
@@ -88,7 +88,8 @@ impl Simulated {
         let page = tally.page();
         let (wishes, wanted) = rtrb::RingBuffer::new(WISHES);
         let slow = Slow::new(Limiter::new(config.gateway.icmp_errors_pps), outlets, Wanted::new(wishes, None));
-        let pipeline = Pipeline::new(Shaper::new(ports, QUEUE_LIMIT), tally);
+        let mut pipeline = Pipeline::new(Shaper::new(ports, QUEUE_LIMIT), tally);
+        pipeline.policers = Policers::new(config.policers.iter().map(|policer| policer.profile));
         let stock = Stock::new(umem.pool(64, 256), umem.chunks().min(CHUNKS));
         let mut worker = Worker::new(stock, pipeline, slow, resolver.published().reader());
         for (at, interface) in config.interfaces.iter().enumerate() {

@@ -5,6 +5,7 @@
 
 use crate::io::Losses;
 use crate::packet::{AdjacencyId, DropReason, PortId, PuntReason, TunnelId};
+use crate::qos::policer::Colour;
 use crossbeam::utils::CachePadded;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -71,6 +72,8 @@ pub struct Room {
     pub adjacencies: usize,
     /// Rules of the access list.
     pub rules: usize,
+    /// Policers.
+    pub policers: usize,
 }
 
 /// One worker's counters.
@@ -92,6 +95,8 @@ pub struct Page {
     adjacencies: Box<[Counter]>,
     /// Packets that met each rule of the access list, and last those that met none.
     rules: Box<[Count]>,
+    /// By policer and [`Colour`].
+    policers: Box<[[Count; 3]]>,
 }
 
 impl Page {
@@ -122,6 +127,7 @@ impl Tally {
             ports: (0..room.ports).map(|_| PortPage::default()).collect(),
             tunnels: (0..room.tunnels).map(|_| TunnelPage::default()).collect(),
             adjacencies: (0..room.adjacencies).map(|_| Counter::default()).collect(),
+            policers: (0..room.policers).map(|_| Default::default()).collect(),
             rules: (0..=room.rules).map(|_| Count::default()).collect(),
         }))
     }
@@ -203,6 +209,15 @@ impl Tally {
         if let Some(count) = self.0.rules.get(rule) {
             count.packets.add(1);
             count.bytes.add(bytes);
+        }
+    }
+
+    /// A policer gave a packet a colour.
+    #[inline(always)]
+    pub fn policed(&mut self, policer: usize, colour: Colour, bytes: u64) {
+        if let Some(counts) = self.0.policers.get(policer) {
+            counts[colour as usize].packets.add(1);
+            counts[colour as usize].bytes.add(bytes);
         }
     }
 
@@ -429,11 +444,19 @@ pub struct CountTotals {
 impl CountTotals {
     /// Those that met a rule of the access list; none of them, if it is the number behind the last.
     pub fn of_rule<'a>(pages: impl IntoIterator<Item = &'a Page>, rule: usize) -> Self {
-        let mut totals = Self::default();
-        for count in pages.into_iter().filter_map(|page| page.rules.get(rule)) {
-            totals.packets += count.packets.read();
-            totals.bytes += count.bytes.read();
-        }
-        totals
+        Self::of(pages.into_iter().filter_map(|page| page.rules.get(rule)))
+    }
+
+    /// Those that a policer gave a colour.
+    pub fn of_colour<'a>(pages: impl IntoIterator<Item = &'a Page>, policer: usize, colour: Colour) -> Self {
+        Self::of(pages.into_iter().filter_map(|page| page.policers.get(policer)).map(|counts| &counts[colour as usize]))
+    }
+
+    fn of<'a>(counts: impl Iterator<Item = &'a Count>) -> Self {
+        let add = |sum: Self, count: &Count| Self {
+            packets: sum.packets + count.packets.read(),
+            bytes: sum.bytes + count.bytes.read(),
+        };
+        counts.fold(Self::default(), add)
     }
 }

@@ -5,6 +5,7 @@ mod adjacency;
 pub mod filter;
 mod group;
 mod locals;
+mod policing;
 mod ports;
 mod snapshot;
 #[cfg(test)]
@@ -20,6 +21,7 @@ pub use acl::Acl;
 pub use adjacency::{Adjacencies, Adjacency, Resolution};
 pub use group::{BUCKETS, Group, MEMBERS, Member, mix};
 pub use locals::Locals;
+pub use policing::Policing;
 pub use ports::{Port, PortKind, Ports, ReversePath};
 pub use snapshot::{Published, Reader, published};
 
@@ -46,6 +48,8 @@ pub struct Tables {
     pub tunnels: Tunnels,
     /// What may pass.
     pub acl: Acl,
+    /// Who is policed.
+    pub policing: Policing,
     /// Routes.
     pub fib: Fib,
     /// Where routes lead.

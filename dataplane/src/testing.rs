@@ -14,7 +14,8 @@ use crate::qos::Shaper;
 use crate::slow::{Limiter, Slow, Wanted};
 use crate::stats::{Page, Room, Tally, Totals};
 use crate::tables::{
-    Acl, Adjacencies, Adjacency, Locals, Port, PortKind, Ports, Published, Resolution, ReversePath, Tables, published,
+    Acl, Adjacencies, Adjacency, Locals, Policing, Port, PortKind, Ports, Published, Resolution, ReversePath, Tables,
+    published,
 };
 use crate::tunnel::{Ends, Kind, Outer, Tunnel, Tunnels, Vxlan};
 use crate::worker::{Lane, Worker};
@@ -286,12 +287,13 @@ impl World {
             locals: locals(),
             tunnels: Tunnels::new(vec![tunnel(AWS_A), tunnel(AWS_B)]),
             acl: Acl::default(),
+            policing: Policing::default(),
             fib: Fib { v4: v4.reader(), v6: table6.reader() },
             adjacencies: adjacencies(),
         };
         change(&mut tables);
         let published = published(tables.clone());
-        let tally = Tally::new(Room { ports: 4, tunnels: 2, adjacencies: 32, rules: 8 });
+        let tally = Tally::new(Room { ports: 4, tunnels: 2, adjacencies: 32, rules: 8, policers: 2 });
         let page = tally.page();
         let mut outlets = Outlets::none();
         outlets.set_host(Outlet::Virtual);

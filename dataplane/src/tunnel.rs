@@ -24,7 +24,7 @@ pub use vxlan::Vxlan;
 use crate::hash::{QuickMap, QuickSet};
 use crate::packet::{DropReason, Exit, Family, FlowHash, Packet, Traits, TunnelId, Vrf, is_link_local};
 use std::net::IpAddr;
-use wire::{Be16, Ecn, Ethernet, Ipv4, Ipv6, Mac, Octets, Rewrite, Udp, decapsulate, header_mut, protocol};
+use wire::{Be16, Ecn, Ethernet, Ipv4, Ipv6, Mac, Octets, Rewrite, Udp, decapsulate, protocol};
 use zerocopy::IntoBytes;
 
 /// A type with what only it has.
@@ -383,34 +383,11 @@ fn carry_ecn(packet: &mut Packet, outer: Ecn) -> Result<(), Exit> {
     match result.inner {
         Some(ecn) if ecn == inner => Ok(()),
         Some(ecn) => {
-            set_ecn(packet, ecn);
+            packet.set_tos(packet.tos & !3 | ecn as u8);
             Ok(())
         }
         None => Err(Exit::Drop(DropReason::EcnNotCapable)),
     }
-}
-
-/// Writes the ECN field of the packet's IP header.
-#[cold]
-fn set_ecn(packet: &mut Packet, ecn: Ecn) {
-    let l3 = usize::from(packet.l3);
-    let tos = packet.tos & !3 | ecn as u8;
-    match packet.family {
-        Family::V4 => {
-            if let Some(header) = header_mut::<Ipv4>(packet.frame.bytes_mut(), l3) {
-                let old = u16::from_be_bytes([header.version_ihl, header.tos]);
-                let new = u16::from_be_bytes([header.version_ihl, tos]);
-                header.tos = tos;
-                header.checksum = Be16::new(wire::checksum::update(header.checksum.value(), old, new));
-            }
-        }
-        Family::V6 => {
-            if let Some(header) = header_mut::<Ipv6>(packet.frame.bytes_mut(), l3) {
-                header.set_traffic_class(tos);
-            }
-        }
-    }
-    packet.tos = tos;
 }
 
 #[cfg(test)]

@@ -67,6 +67,7 @@ fn provoke(reason: DropReason) -> Option<Scene> {
         EcnNotCapable => wan(from_site_a(&vxlan(VNI, &inside(&answer4())), |header| {
             header.ecn = etherparse::IpEcn::try_new(3).expect("2 bits");
         })),
+        Policed => more_than_a_policer_lets_pass(),
         AclDeny => with_acl("action = \"deny\""),
         AclReject => with_acl("action = \"reject\""),
     })
@@ -237,6 +238,16 @@ fn with_route(via: &str) -> Scene {
 fn by_a_vlan_that_does_not_lead_back() -> Scene {
     let more = "[interface.\"lan0.111\"]\nparent = \"lan0\"\nvlan = 111\nrpf = \"strict\"\n";
     given(Scene::with(more, 1500, CHUNKS, |_| {}), LAN, tagged(111, &from_client(&ipv4(SERVER, 20, |_| {}))))
+}
+
+/// Three packets at once, where there is room for two.
+fn more_than_a_policer_lets_pass() -> Scene {
+    let more = "[policer.p]\nkind = \"rfc2697\"\ncir = \"1M\"\ncbs = \"3kB\"\n\
+                [interface.\"lan0.120\"]\nparent = \"lan0\"\nvlan = 120\npolicer = \"p\"\nmac = \"02:00:00:00:00:01\"\n";
+    let packet = || tagged(120, &from_client(&udp4(1400)));
+    let mut scene = (0..3).fold(Scene::with(more, 1500, CHUNKS, |_| {}), |scene, _| given(scene, LAN, packet()));
+    assert_eq!(std::iter::from_fn(|| scene.sent(WAN)).count(), 2);
+    scene
 }
 
 /// A rule for what the client sends.

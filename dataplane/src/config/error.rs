@@ -450,6 +450,38 @@ pub enum FaultKind {
         /// Which ports.
         key: &'static str,
     },
+    /// A key that means nothing to a policer.
+    #[error("{key}: a policer of kind {kind:?} has none; legal: {legal}")]
+    NotOfPolicer {
+        /// The key.
+        key: &'static str,
+        /// The policer's kind.
+        kind: &'static str,
+        /// Which it has.
+        legal: &'static str,
+    },
+    /// A peak rate below the committed one.
+    #[error("pir: a peak of {pir} bit/s is below cir, {cir} bit/s, line {first}")]
+    PeakBelow {
+        /// The peak.
+        pir: u64,
+        /// The committed rate.
+        cir: u64,
+        /// The committed rate's line.
+        first: usize,
+    },
+    /// A burst that a few packets fill.
+    #[error(
+        "{key}: a burst of {octets} octets is too small; legal: at least {least} (two packets, and 50 µs of its rate)"
+    )]
+    SmallBurst {
+        /// The key.
+        key: &'static str,
+        /// The burst.
+        octets: u32,
+        /// The least.
+        least: u64,
+    },
     /// Two static entries for one neighbour.
     #[error("address = \"{address}\": {on:?} has this neighbour, line {first}")]
     SameNeighbour {

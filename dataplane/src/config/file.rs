@@ -41,6 +41,8 @@ pub struct File {
     pub neighbour: Vec<Spanned<Neighbour>>,
     #[serde(default)]
     pub acl: Vec<Spanned<Acl>>,
+    #[serde(default)]
+    pub policer: Named<Policer>,
 }
 
 #[derive(Default, Deserialize)]
@@ -72,6 +74,7 @@ pub struct Interface {
     pub mac: Given,
     pub address: Given,
     pub mtu: Given,
+    pub policer: Given,
 }
 
 #[derive(Deserialize)]
@@ -111,6 +114,7 @@ pub struct Tunnel {
     pub df: Given,
     pub checksum: Given,
     pub allowed_sources: Given,
+    pub policer: Given,
 }
 
 #[derive(Deserialize)]
@@ -183,6 +187,34 @@ pub struct Acl {
     pub protocol: Given,
     pub source_port: Given,
     pub destination_port: Given,
+    pub dscp: Given,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policer {
+    pub kind: Given,
+    pub cir: Given,
+    pub pir: Given,
+    pub eir: Given,
+    pub cbs: Given,
+    pub pbs: Given,
+    pub ebs: Given,
+    pub packets: Given,
+    pub colour_aware: Given,
+    pub exceed: Option<Spanned<Reaction>>,
+    pub violate: Option<Spanned<Reaction>>,
+}
+
+/// What happens to a packet: a word, or a table with what to write.
+pub enum Reaction {
+    Word(Value),
+    Mark(Box<Mark>),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mark {
     pub dscp: Given,
 }
 
@@ -269,6 +301,28 @@ impl<'de> Deserialize<'de> for Value {
     }
 }
 
+impl<'de> Deserialize<'de> for Reaction {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl<'de> Visitor<'de> for Any {
+            type Value = Reaction;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("\"pass\", \"drop\", \"ce\" or { dscp = 0..=63 }")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Reaction, E> {
+                Ok(Reaction::Word(Value::Text(text.to_owned())))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Reaction, A::Error> {
+                Mark::deserialize(de::value::MapAccessDeserializer::new(map)).map(|mark| Reaction::Mark(Box::new(mark)))
+            }
+        }
+        deserializer.deserialize_any(Any)
+    }
+}
+
 impl<'de> Deserialize<'de> for Via {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Any;
@@ -338,12 +392,9 @@ pub fn keys<'de, T: Deserialize<'de>>() -> &'static [&'static str] {
 const LATER: &[(&str, &str, &str)] = &[
     (ROOT, "tenant", "QoS"),
     (ROOT, "qos", "QoS"),
-    (ROOT, "policer", "policers"),
     (INTERFACE, "rate", "QoS"),
-    (INTERFACE, "policer", "policers"),
     (TUNNEL, "gwlb", "Gateway Load Balancer mode"),
     (TUNNEL, "cap", "QoS"),
-    (TUNNEL, "policer", "policers"),
 ];
 
 const ROOT: &str = "the file";
@@ -381,6 +432,16 @@ pub fn prune(root: &mut DeTable<'_>) -> Vec<(usize, FaultKind)> {
                 prune_via(value, &mut faults);
             }
             "neighbour" => prune_each::<Neighbour>(value, "[[neighbour]]", &mut faults),
+            "policer" => each_named(value, |policer| {
+                prune_each::<Policer>(policer, "[policer]", &mut faults);
+                for key in ["exceed", "violate"] {
+                    each_table(policer, &mut |table| {
+                        if let Some(mark) = table.get_mut(key) {
+                            prune_each::<Mark>(mark.get_mut(), "a mark", &mut faults);
+                        }
+                    });
+                }
+            }),
             "acl" => prune_each::<Acl>(value, "[[acl]]", &mut faults),
             _ => unreachable!("prune_one has left only the keys of File"),
         }

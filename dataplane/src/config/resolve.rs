@@ -4,6 +4,7 @@
 //! tables must agree upon is in `rules.rs`, which runs only over what is right so far.
 
 mod acl;
+mod policer;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -81,6 +82,7 @@ pub fn resolve(file: &File, source: &Source<'_>, faults: Faults) -> (Config, Pla
     let interfaces = in_file_order(&file.interface);
     let tunnels = in_file_order(&file.tunnel);
     let groups = in_file_order(&file.tunnel_group);
+    let policers = in_file_order(&file.policer);
     let mut vrf_names = Names::new("VRF", [DEFAULT]);
     for (name, _) in vrfs.iter().filter(|(name, _)| name.get_ref() != DEFAULT) {
         vrf_names.add(name.get_ref());
@@ -89,6 +91,7 @@ pub fn resolve(file: &File, source: &Source<'_>, faults: Faults) -> (Config, Pla
         interfaces: Names::new("interface", interfaces.iter().map(|(name, _)| name.get_ref().as_str())),
         tunnels: Names::new("tunnel", tunnels.iter().map(|(name, _)| name.get_ref().as_str())),
         groups: Names::new("tunnel-group", groups.iter().map(|(name, _)| name.get_ref().as_str())),
+        policers: Names::new("policer", policers.iter().map(|(name, _)| name.get_ref().as_str())),
         vrfs: vrf_names,
         source,
         places: Places::default(),
@@ -101,6 +104,7 @@ pub fn resolve(file: &File, source: &Source<'_>, faults: Faults) -> (Config, Pla
     resolver.limit("tunnel-group", groups.len(), Config::MAX_GROUPS, groups.last().map(|last| start(last.0)));
     resolver.limit("route_list", file.route_list.len(), Config::MAX_LISTS, file.route_list.last().map(start));
     resolver.limit("route", file.route.len(), Config::MAX_ROUTES, file.route.last().map(start));
+    resolver.limit("policer", policers.len(), Config::MAX_POLICERS, policers.last().map(|last| start(last.0)));
     resolver.limit("acl", file.acl.len(), Config::MAX_RULES, file.acl.last().map(start));
     resolver.limit("neighbour", file.neighbour.len(), Config::MAX_NEIGHBOURS, file.neighbour.last().map(start));
 
@@ -115,6 +119,7 @@ pub fn resolve(file: &File, source: &Source<'_>, faults: Faults) -> (Config, Pla
         routes: resolver.all_routes(file),
         neighbours: file.neighbour.iter().filter_map(|table| resolver.neighbour(table)).collect(),
         acl: Vec::new(),
+        policers: policers.iter().filter_map(|(name, table)| resolver.policer(name, table)).collect(),
         warnings: Vec::new(),
         vrfs,
     };
@@ -199,6 +204,7 @@ struct Resolver<'a> {
     interfaces: Names,
     tunnels: Names,
     groups: Names,
+    policers: Names,
     source: &'a Source<'a>,
     places: Places,
     faults: Faults,
@@ -363,6 +369,7 @@ impl Resolver<'_> {
             mac: self.get("mac", &table.mac, values::mac),
             addresses: self.list("address", &table.address, values::address).unwrap_or_default(),
             mtu: self.get("mtu", &table.mtu, values::mtu),
+            policer: self.policer_of(&table.policer),
         }
     }
 
@@ -397,6 +404,7 @@ impl Resolver<'_> {
             df: self.get("df", &table.df, values::df).unwrap_or(Df::Set),
             checksum: self.get("checksum", &table.checksum, values::checksum).unwrap_or(UdpChecksum::Auto),
             allowed_sources: self.list("allowed_sources", &table.allowed_sources, values::prefix),
+            policer: self.policer_of(&table.policer),
         };
         self.places.tunnels.push(TunnelPlace {
             name: start(name),

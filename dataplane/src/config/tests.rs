@@ -32,6 +32,7 @@ fn an_empty_file_has_the_defaults() {
         routes: vec![],
         neighbours: vec![],
         acl: vec![],
+        policers: vec![],
         warnings: vec![],
     };
     assert_eq!(config, expected);
@@ -193,6 +194,7 @@ fn every_key_arrives_where_it_belongs() {
     let vrfs = [("default", Some(254)), ("red", Some(7)), ("blue", None)];
     assert_eq!(config.vrfs, vrfs.map(|(name, table)| Vrf { name: name.into(), table }));
     let wan = Interface {
+        policer: None,
         name: "wan0".into(),
         mode: Mode::ZeroCopy,
         vrf: 0,
@@ -204,6 +206,7 @@ fn every_key_arrives_where_it_belongs() {
         mtu: Some(9000),
     };
     let lan = Interface {
+        policer: None,
         name: "lan0".into(),
         mode: Mode::Copy,
         vrf: 1,
@@ -215,6 +218,7 @@ fn every_key_arrives_where_it_belongs() {
         mtu: None,
     };
     let vlan = Interface {
+        policer: None,
         name: "lan0.5".into(),
         mode: Mode::Auto,
         vrf: 2,
@@ -226,6 +230,7 @@ fn every_key_arrives_where_it_belongs() {
     let bgp = KernelRoutes { table: 7, vrf: 1, protocols: Some(vec![Protocol(186), Protocol(12)]) };
     assert_eq!(config.kernel_routes, [bgp, KernelRoutes { table: 254, vrf: 0, protocols: Some(vec![]) }]);
     let tunnel = Tunnel {
+        policer: None,
         name: "t".into(),
         kind: Kind::Vxlan(crate::tunnel::Vxlan { vni: wire::Vni::new(16_777_215).unwrap(), port: 8472 }),
         local: ip("2001:db8::1"),
@@ -343,4 +348,68 @@ fn a_rule_is_read_as_it_is_shown() {
                destination_port 22,6000-6063, dscp 0,46";
     let expected = [(5, acl::Action::Permit, "any".into()), (7, acl::Action::Reject, all.to_owned())];
     assert_eq!(shown, expected);
+}
+
+#[test]
+fn policers_have_bursts_of_ten_milliseconds() {
+    let config = legal(
+        r#"
+        [interface.lan0]
+        policer = "b"
+        [policer.a]
+        kind = "rfc2697"
+        cir = "1.25G"
+        [policer.b]
+        kind = "rfc2698"
+        cir = "8k"
+        pir = "9.5M"
+        packets = "140kpps"
+        colour_aware = true
+        exceed = { dscp = 8 }
+        violate = "ce"
+        [policer.c]
+        kind = "rfc4115"
+        cir = "100M"
+        eir = "1T"
+        cbs = "3kB"
+        ebs = "1GB"
+        exceed = "ce"
+        violate = "pass"
+        "#,
+    );
+    use policer::{Action, Kind, Profile};
+    let a = Profile {
+        kind: Kind::Rfc2697,
+        cir: 1_250_000_000,
+        pir: 0,
+        cbs: 1_562_500,
+        pbs: 0,
+        packets: 0,
+        colour_aware: false,
+        exceed: Action::Pass,
+        violate: Action::Drop,
+    };
+    let b = Profile {
+        kind: Kind::Rfc2698,
+        cir: 8_000,
+        pir: 9_500_000,
+        cbs: 18_000,
+        pbs: 18_000,
+        packets: 140_000,
+        colour_aware: true,
+        exceed: Action::Dscp(8),
+        violate: Action::Ce,
+    };
+    let c = Profile {
+        kind: Kind::Rfc4115,
+        cir: 100_000_000,
+        pir: 1_000_000_000_000,
+        cbs: 3_000,
+        pbs: 1_000_000_000,
+        exceed: Action::Ce,
+        violate: Action::Pass,
+        ..a
+    };
+    assert_eq!(config.policers.iter().map(|policer| policer.profile).collect::<Vec<_>>(), [a, b, c]);
+    assert_eq!(config.interfaces[0].policer, Some(1));
 }

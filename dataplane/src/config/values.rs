@@ -12,6 +12,7 @@ use wire::Vni;
 use super::file::Value;
 use super::{Config, Df, EcnMode, Fallback, HashMode, Mode, Protocol, UdpChecksum, Workers};
 use crate::packet::{Family, is_link_local};
+use crate::qos::policer::{self, Kind, Profile};
 use crate::tables::ReversePath;
 use crate::tables::acl::Action;
 use crate::tunnel::IpInIp;
@@ -45,6 +46,20 @@ pub enum ValueError {
         "a packet rate is a number with \"pps\", \"kpps\", \"Mpps\" or \"Gpps\", such as \"1kpps\", and at most 4294967295 pps"
     )]
     PacketRate,
+    #[error(
+        "a packet rate is a number with \"pps\", \"kpps\", \"Mpps\" or \"Gpps\", such as \"140kpps\", above 0 and at most \"1Gpps\""
+    )]
+    Packets,
+    #[error(
+        "a rate is a number of bits per second with \"k\", \"M\", \"G\" or \"T\", such as \"1.25G\", in \"8k\"..=\"1.6T\""
+    )]
+    Rate,
+    #[error(
+        "a burst is a number of octets with \"B\", \"kB\", \"MB\" or \"GB\", such as \"2MB\", above 0 and at most \"1GB\""
+    )]
+    Burst,
+    #[error("legal: \"pass\", \"drop\", \"ce\", {{ dscp = 0..=63 }}")]
+    Reaction,
     #[error("a seed is 0..={}", u64::MAX)]
     HashSeed,
     #[error("a list of at least one tunnel, such as [{{ tunnel = \"..\", weight = 2 }}, ..]")]
@@ -138,6 +153,7 @@ choice!(rpf -> ReversePath {
 });
 choice!(hash -> HashMode { "flow" => HashMode::Flow, "symmetric" => HashMode::Symmetric });
 choice!(action -> Action { "permit" => Action::Permit, "deny" => Action::Deny, "reject" => Action::Reject });
+choice!(policer_kind -> Kind { "rfc2697" => Kind::Rfc2697, "rfc2698" => Kind::Rfc2698, "rfc4115" => Kind::Rfc4115 });
 choice!(inner -> bool { "ethernet" => true, "ip" => false });
 choice!(mss -> bool { "auto" => true, "off" => false });
 choice!(ecn -> EcnMode { "normal" => EcnMode::Normal, "compatible" => EcnMode::Compatible });
@@ -145,6 +161,19 @@ choice!(df -> Df { "set" => Df::Set, "copy" => Df::Copy, "clear" => Df::Clear })
 choice!(checksum -> UdpChecksum {
     "auto" => UdpChecksum::Auto, "zero" => UdpChecksum::Zero, "full" => UdpChecksum::Full,
 });
+
+/// Of a policer that has no kind.
+pub const POLICER_KIND: ValueError = ValueError::Word(&["rfc2697", "rfc2698", "rfc4115"]);
+
+/// What happens to a packet, in a word.
+pub fn reaction(value: &Value) -> Result<policer::Action, ValueError> {
+    match text(value) {
+        Some("pass") => Ok(policer::Action::Pass),
+        Some("drop") => Ok(policer::Action::Drop),
+        Some("ce") => Ok(policer::Action::Ce),
+        _ => Err(ValueError::Reaction),
+    }
+}
 
 /// Of a rule that has no action.
 pub const ACTION: ValueError = ValueError::Word(&["permit", "deny", "reject"]);
@@ -249,29 +278,55 @@ impl FromStr for PacketRate {
             Some(b'G') => (&number[..number.len() - 1], 1_000_000_000),
             _ => (number, 1),
         };
-        decimal(number.trim_end(), unit).map(Self).ok_or(ValueError::PacketRate)
+        let rate = decimal(number.trim_end(), unit).and_then(|rate| u32::try_from(rate).ok());
+        rate.map(Self).ok_or(ValueError::PacketRate)
     }
 }
 
 /// A decimal number such as `1.25`, times its unit: exact, or `None` where a fraction of one would remain.
-fn decimal(number: &str, unit: u64) -> Option<u32> {
+fn decimal(number: &str, unit: u64) -> Option<u64> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
     let digits = |text: &str| (1..=10).contains(&text.len()) && text.bytes().all(|digit| digit.is_ascii_digit());
     if !digits(whole) || !digits(fraction) {
         return None;
     }
-    // Ten digits times 10⁹ stay below 10¹⁹, and u64 holds 1.8 × 10¹⁹: no product overflows.
-    let scale = 10_u64.pow(u32::try_from(fraction.len()).ok()?);
-    let (whole, fraction): (u64, u64) = (whole.parse().ok()?, fraction.parse().ok()?);
+    // Ten digits times 10¹² stay far below what u128 holds: no product overflows.
+    let (scale, unit) = (10_u128.pow(u32::try_from(fraction.len()).ok()?), u128::from(unit));
+    let (whole, fraction): (u128, u128) = (whole.parse().ok()?, fraction.parse().ok()?);
     if !(fraction * unit).is_multiple_of(scale) {
         return None;
     }
-    u32::try_from(whole * unit + fraction * unit / scale).ok()
+    u64::try_from(whole * unit + fraction * unit / scale).ok()
 }
 
 pub fn packet_rate(value: &Value) -> Result<u32, ValueError> {
     let rate: PacketRate = text(value).ok_or(ValueError::PacketRate)?.parse()?;
     Ok(rate.0)
+}
+
+/// A packet rate that lets something pass.
+pub fn packets(value: &Value) -> Result<u32, ValueError> {
+    packet_rate(value).ok().filter(|rate| (1..=1_000_000_000).contains(rate)).ok_or(ValueError::Packets)
+}
+
+/// The number before the first of `units` that the text ends in, times that unit.
+fn with_unit(value: &Value, units: &[(&str, u64)]) -> Option<u64> {
+    let text = text(value)?;
+    let (number, unit) = units.iter().find_map(|(name, unit)| Some((text.strip_suffix(name)?, *unit)))?;
+    decimal(number.trim_end(), unit)
+}
+
+/// Bits per second.
+pub fn rate(value: &Value) -> Result<u64, ValueError> {
+    let units = [("k", 1_000), ("M", 1_000_000), ("G", 1_000_000_000), ("T", 1_000_000_000_000)];
+    with_unit(value, &units).filter(|rate| (8_000..=1_600_000_000_000).contains(rate)).ok_or(ValueError::Rate)
+}
+
+/// Octets.
+pub fn burst(value: &Value) -> Result<u32, ValueError> {
+    let units = [("kB", 1_000), ("MB", 1_000_000), ("GB", 1_000_000_000), ("B", 1)];
+    let octets = with_unit(value, &units).and_then(|octets| u32::try_from(octets).ok());
+    octets.filter(|octets| (1..=Profile::MOST_BURST).contains(octets)).ok_or(ValueError::Burst)
 }
 
 pub fn hash_seed(value: &Value) -> Result<u64, ValueError> {

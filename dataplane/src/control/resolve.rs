@@ -12,8 +12,8 @@ use crate::packet::{AdjacencyId, Family, FlowHash, PortId, TunnelId, Vrf};
 use crate::stats::Room;
 use crate::tables::filter::Ways;
 use crate::tables::{
-    Acl, Adjacencies, Adjacency, Group, Locals, Member, Port, PortKind, Ports, Published, Resolution, Tables, mix,
-    published,
+    Acl, Adjacencies, Adjacency, Group, Locals, Member, Policing, Port, PortKind, Ports, Published, Resolution, Tables,
+    mix, published,
 };
 use crate::tunnel::{Ends, Outer, Tunnel, Tunnels};
 use ipnet::IpNet;
@@ -119,6 +119,7 @@ impl Resolver {
             locals: Locals::default(),
             tunnels: Tunnels::default(),
             acl: Acl::default(),
+            policing: Policing::default(),
             fib: Fib { v4: v4.reader(), v6: v6.reader() },
             adjacencies: Adjacencies::new(),
         };
@@ -141,7 +142,13 @@ impl Resolver {
 
     /// For how many things workers count.
     pub fn room(config: &Config, ports: usize) -> Room {
-        Room { ports, tunnels: config.tunnels.len(), adjacencies: Self::MOST, rules: config.acl.len() }
+        Room {
+            ports,
+            tunnels: config.tunnels.len(),
+            adjacencies: Self::MOST,
+            rules: config.acl.len(),
+            policers: config.policers.len(),
+        }
     }
 
     /// What workers read from.
@@ -406,6 +413,7 @@ impl Resolver {
             locals,
             tunnels: Tunnels::new((0..config.tunnels.len()).map(|at| view.tunnel(TunnelId(at as u16))).collect()),
             acl: self.acl.clone(),
+            policing: policing(config),
             fib: Fib { v4: self.v4.reader(), v6: self.v6.reader() },
             adjacencies,
         })
@@ -700,6 +708,13 @@ fn outer(tunnel: &crate::config::Tunnel) -> Option<Outer> {
             UdpChecksum::Full => true,
         },
     })
+}
+
+/// Which policer each way in has.
+fn policing(config: &Config) -> Policing {
+    let number = |policer: Option<usize>| policer.map(|policer| policer as u16);
+    let interfaces = config.interfaces.iter().map(|interface| number(interface.policer)).collect();
+    Policing::new(interfaces, config.tunnels.iter().map(|tunnel| number(tunnel.policer)).collect())
 }
 
 /// A tunnel's inner MAC: the configured one, or one made of name and ends, so that it is the same after a restart and

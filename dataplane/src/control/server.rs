@@ -35,6 +35,8 @@ pub enum Question {
     Neighbours,
     /// Rules of the access list, and what met them.
     Acl,
+    /// Policers, and what colours they gave.
+    Policers,
     /// Where every packet went.
     Drops,
 }

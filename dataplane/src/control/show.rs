@@ -9,6 +9,7 @@ use super::server::{Question, RouteQuery};
 use super::xdp::{Mode, Xdp};
 use crate::config::{Config, Fallback};
 use crate::packet::{PortId, TunnelId, Vrf};
+use crate::qos::policer::{self, Colour};
 use crate::replay::Balance;
 use crate::stats::{CountTotals, Page, PortTotals, Totals, TunnelTotals};
 use crate::tables::acl::Action;
@@ -51,6 +52,7 @@ impl View<'_> {
             Question::Tunnels => self.tunnels(),
             Question::Routes(query) => self.routes(&query),
             Question::Neighbours => self.neighbours(),
+            Question::Policers => self.policers(),
             Question::Acl => self.acl(),
             Question::Drops => self.drops(),
         }
@@ -280,6 +282,34 @@ impl View<'_> {
             json!({ "rule": null, "line": null, "action": "permit", "match": "no rule", "counters": counters })
         });
         json!({ "acl": rules.chain(others).collect::<Vec<_>>() })
+    }
+
+    fn policers(&self) -> Value {
+        let rows = self.config.policers.iter().enumerate().map(|(at, policer)| {
+            let profile = policer.profile;
+            let interfaces = self.config.interfaces.iter().filter(|it| it.policer == Some(at)).map(|it| &*it.name);
+            let tunnels = self.config.tunnels.iter().filter(|it| it.policer == Some(at)).map(|it| &*it.name);
+            let mut row = json!({
+                "name": policer.name,
+                "kind": match profile.kind {
+                    policer::Kind::Rfc2697 => "rfc2697",
+                    policer::Kind::Rfc2698 => "rfc2698",
+                    policer::Kind::Rfc4115 => "rfc4115",
+                },
+                "of": interfaces.chain(tunnels).collect::<Vec<_>>().join(","),
+                "cir_bits": profile.cir,
+                "cbs_bytes": profile.cbs,
+                "second_rate_bits": profile.pir,
+                "second_burst_bytes": profile.pbs,
+                "packets_per_second": (profile.packets != 0).then_some(profile.packets),
+                "colour_aware": profile.colour_aware,
+            });
+            for colour in Colour::ALL {
+                row[colour.name()] = json!(CountTotals::of_colour(self.pages(), at, colour));
+            }
+            row
+        });
+        json!({ "policers": rows.collect::<Vec<_>>() })
     }
 
     fn drops(&self) -> Value {

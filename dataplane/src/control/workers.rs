@@ -6,7 +6,7 @@ use crate::config::{Config, Workers};
 use crate::io::Outlets;
 use crate::packet::{Packet, PortId, Stock};
 use crate::pipeline::Pipeline;
-use crate::qos::{QUEUE_LIMIT, Shaper};
+use crate::qos::{Policers, QUEUE_LIMIT, Shaper};
 use crate::slow::{Limiter, Slow, Wanted, Wish};
 use crate::stats::{Page, Tally};
 use crate::tables::{Published, Tables};
@@ -141,6 +141,7 @@ impl Team {
             let stock = Stock::new(umem.pool(POOL.0, POOL.1), BOXES);
             let mut pipeline = Pipeline::new(Shaper::new(ports, QUEUE_LIMIT), tally);
             pipeline.identification = Identification::of(at, count);
+            pipeline.policers = Policers::new(config.policers.iter().map(|policer| policer.profile.share(at, count)));
             let mut worker = Worker::new(stock, pipeline, slow, tables.reader());
             outbound.into_iter().for_each(|outbound| worker.cross_to(outbound));
             inbound.into_iter().for_each(|ring| worker.cross_from(ring));

@@ -153,6 +153,8 @@ reasons! {
         AclDeny = "acl_deny",
         /// An access list says `reject`. Owes Communication Administratively Prohibited.
         AclReject = "acl_reject",
+        /// More came than a policer lets pass.
+        Policed = "policed",
     }
 }
 

@@ -339,6 +339,27 @@ impl Packet {
         Ok(())
     }
 
+    /// Writes DSCP and ECN anew (RFC 2474, RFC 3168).
+    pub fn set_tos(&mut self, tos: u8) {
+        let l3 = usize::from(self.l3);
+        match self.family {
+            Family::V4 => {
+                if let Some(header) = header_mut::<Ipv4>(self.frame.bytes_mut(), l3) {
+                    let old = u16::from_be_bytes([header.version_ihl, header.tos]);
+                    let new = u16::from_be_bytes([header.version_ihl, tos]);
+                    header.tos = tos;
+                    header.checksum = Be16::new(update(header.checksum.value(), old, new));
+                }
+            }
+            Family::V6 => {
+                if let Some(header) = header_mut::<Ipv6>(self.frame.bytes_mut(), l3) {
+                    header.set_traffic_class(tos);
+                }
+            }
+        }
+        self.tos = tos;
+    }
+
     /// Whether the packet fits into `mtu` octets.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use DropReason::{NoLocalPath, TunnelChecksum, TunnelHeader, TunnelTruncated, Unk
 use etherparse::{IpFragOffset, NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use wire::header_mut;
 use wire::{EtherType, Follows, Rewrite};
 
 const ETHERNET: usize = 14;

@@ -104,7 +104,9 @@ fn what_is_not_toml_says_where() {
 fn columns_count_characters() {
     wrong(
         "[interface.\"ä\"]\n\"ü\" = 1\n",
-        &["2:1: ü: [interface] has no such key; legal: parent, vlan, mode, vrf, fallback, rpf, mac, address, mtu"],
+        &[
+            "2:1: ü: [interface] has no such key; legal: parent, vlan, mode, vrf, fallback, rpf, mac, address, mtu, policer",
+        ],
     );
     wrong(
         "gateway = { control = \"é\", workers = 0 }\n",
@@ -120,13 +122,13 @@ fn an_unknown_key_is_named_with_what_is_legal_there() {
     wrong(
         "colour = 1\n",
         &[
-            "1:1: colour: the file has no such key; legal: gateway, vrf, interface, kernel, tunnel, tunnel-group, route, route_list, neighbour",
+            "1:1: colour: the file has no such key; legal: gateway, vrf, interface, kernel, tunnel, tunnel-group, route, route_list, neighbour, acl, policer",
         ],
     );
     wrong(
         "[colour]\n",
         &[
-            "1:2: colour: the file has no such key; legal: gateway, vrf, interface, kernel, tunnel, tunnel-group, route, route_list, neighbour",
+            "1:2: colour: the file has no such key; legal: gateway, vrf, interface, kernel, tunnel, tunnel-group, route, route_list, neighbour, acl, policer",
         ],
     );
     wrong_in(
@@ -148,7 +150,7 @@ fn an_unknown_key_is_named_with_what_is_legal_there() {
     wrong_below("metric = 3\n", &["32:1: metric: [[route]] has no such key; legal: prefix, vrf, via, kernel, leak"]);
     wrong_in_tunnel(
         "vin = 3",
-        "1: vin: [tunnel] has no such key; legal: type, vni, key, local, remote, port, inner, vrf, underlay_vrf, address, mac, remote_mac, mtu, mss, dscp, ecn, ttl, df, checksum, allowed_sources",
+        "1: vin: [tunnel] has no such key; legal: type, vni, key, local, remote, port, inner, vrf, underlay_vrf, address, mac, remote_mac, mtu, mss, dscp, ecn, ttl, df, checksum, allowed_sources, policer",
     );
     wrong(
         "[[route]]\nprefix = \"10.0.0.0/8\"\nvia = [{ next_hpo = \"192.0.2.2\" }]\n",
@@ -169,13 +171,11 @@ fn an_unknown_key_is_named_with_what_is_legal_there() {
 #[test]
 fn what_later_versions_bring_is_refused_by_name() {
     let later = |feature: &str, key: &str| format!("{key}: not supported by this version ({feature})");
-    for (key, feature) in [("tenant", "QoS"), ("qos", "QoS"), ("policer", "policers")] {
+    for (key, feature) in [("tenant", "QoS"), ("qos", "QoS")] {
         wrong(&format!("[{key}.a]\n"), &[&format!("1:2: {}", later(feature, key))]);
     }
-    for (key, feature) in [("rate", "QoS"), ("policer", "policers")] {
-        wrong_in("[interface.wan0]", &format!("{key} = \"x\""), &format!("1: {}", later(feature, key)));
-    }
-    for (key, feature) in [("gwlb", "Gateway Load Balancer mode"), ("cap", "QoS"), ("policer", "policers")] {
+    wrong_in("[interface.wan0]", "rate = \"x\"", &format!("1: {}", later("QoS", "rate")));
+    for (key, feature) in [("gwlb", "Gateway Load Balancer mode"), ("cap", "QoS")] {
         wrong_in_tunnel(&format!("{key} = 1"), &format!("1: {}", later(feature, key)));
     }
     let types = "legal: \"vxlan\", \"geneve\", \"gre\", \"ipip\", \"sit\", \"ip6ip6\", \"ip4ip6\"";
@@ -866,4 +866,59 @@ fn rules_of_an_access_list() {
         &["34:1: port: [[acl]] has no such key; legal: action, vrf, interface, tunnel, source, destination, \
                                  protocol, source_port, destination_port, dscp"],
     );
+}
+
+/// What is wrong with a policer that has these lines behind its kind and a rate; the first of them is line 4.
+#[track_caller]
+fn wrong_in_policer(kind: &str, lines: &str, expected: &[&str]) {
+    wrong(&format!("[policer.p]\nkind = \"{kind}\"\ncir = \"1G\"\n{lines}\n"), expected);
+}
+
+#[test]
+fn policers() {
+    let rate = "a rate is a number of bits per second with \"k\", \"M\", \"G\" or \"T\", such as \"1.25G\", in \"8k\"..=\"1.6T\"";
+    let kinds = "legal: \"rfc2697\", \"rfc2698\", \"rfc4115\"";
+    wrong(
+        "[policer.p]\n",
+        &[
+            &format!("1:10: policer \"p\": kind is missing: {kinds}"),
+            &format!("1:10: policer \"p\": cir is missing: {rate}"),
+        ],
+    );
+    for value in ["\"1000\"", "1000", "\"0G\"", "\"-1G\"", "\"1.0000000001k\"", "\"2T\"", "\"7k\"", "\"1Gbit\""] {
+        let lines = format!("[policer.p]\nkind = \"rfc2697\"\ncir = {value}\n");
+        wrong(&lines, &[&format!("3:7: cir = {value}: {rate}")]);
+    }
+    wrong_in_policer("rfc2698", "", &[&format!("1:10: policer \"p\": pir is missing: {rate}")]);
+    wrong_in_policer("rfc4115", "", &[&format!("1:10: policer \"p\": eir is missing: {rate}")]);
+    wrong_in_policer(
+        "rfc2698",
+        "pir = \"999M\"",
+        &["4:7: pir: a peak of 999000000 bit/s is below cir, 1000000000 bit/s, line 3"],
+    );
+    wrong_in_policer(
+        "rfc2697",
+        "pir = \"2G\"",
+        &["4:7: pir: a policer of kind \"rfc2697\" has none; legal: cir, cbs, ebs"],
+    );
+    let small = "octets is too small; legal: at least";
+    let why = "(two packets, and 50 µs of its rate)";
+    wrong_in_policer("rfc2697", "cbs = \"6249B\"", &[&format!("4:7: cbs: a burst of 6249 {small} 6250 {why}")]);
+    wrong_in_policer("rfc2697", "ebs = \"1kB\"", &[&format!("4:7: ebs: a burst of 1000 {small} 3000 {why}")]);
+    let burst = "a burst is a number of octets with \"B\", \"kB\", \"MB\" or \"GB\", such as \"2MB\", above 0 and at most \"1GB\"";
+    wrong_in_policer("rfc2697", "cbs = 20000", &[&format!("4:7: cbs = 20000: {burst}")]);
+    let packets = "a packet rate is a number with \"pps\", \"kpps\", \"Mpps\" or \"Gpps\", such as \"140kpps\", above 0 and at most \"1Gpps\"";
+    for value in ["\"0pps\"", "\"140k\"", "\"2Gpps\""] {
+        wrong_in_policer("rfc2697", &format!("packets = {value}"), &[&format!("4:11: packets = {value}: {packets}")]);
+    }
+    let reaction = "legal: \"pass\", \"drop\", \"ce\", { dscp = 0..=63 }";
+    wrong_in_policer("rfc2697", "violate = \"mark\"", &[&format!("4:11: violate = \"mark\": {reaction}")]);
+    wrong_in_policer("rfc2697", "exceed = {}", &[&format!("4:10: exceed: dscp is missing: {reaction}")]);
+    wrong_in_policer("rfc2697", "exceed = { dscp = 64 }", &["4:19: dscp = 64: a DSCP is 0..=63, or a list of these"]);
+    wrong_in_policer(
+        "rfc2697",
+        "exceed = { dcsp = 8 }",
+        &[&format!("4:10: exceed: dscp is missing: {reaction}"), "4:12: dcsp: a mark has no such key; legal: dscp"],
+    );
+    wrong("[interface.lan0]\npolicer = \"p\"\n", &["2:11: policer = \"p\": no such policer; declared: none"]);
 }

@@ -440,7 +440,13 @@ fn planned(plan: &Plan, probe: &str) -> Option<Target> {
 
 /// How that is resolved, its generation aside.
 fn resolved(view: &View<'_>, target: Option<Target>) -> Adjacency {
-    target.map_or(Adjacency::of(Resolution::None), |target| view.build(target).0)
+    target.map_or(Adjacency::of(Resolution::None), |target| {
+        let (adjacency, rewrite) = view.build(target);
+        // The tables add what they read from the headers.
+        let mut table = Adjacencies::new();
+        table.set(AdjacencyId(1), adjacency, rewrite);
+        *table.at(AdjacencyId(1))
+    })
 }
 
 /// How the tables resolve a probe, its generation aside.
