@@ -119,7 +119,7 @@ impl Pipeline {
     ///
     /// `room` is in descriptors: a packet has as many as its frame has chunks.
     pub fn transmit(&mut self, port: PortId, room: usize, out: &mut Batch, tables: &Tables, now: Time) {
-        self.shaper.dequeue(port, room, out, now);
+        self.shaper.dequeue(port, room, out, &mut self.exits, now);
         out.retain(&mut self.exits, |packet| {
             let rewrite = tables.rewrite(packet)?;
             tunnel::apply(rewrite, packet, &mut self.identification)?;

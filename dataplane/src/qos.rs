@@ -1,85 +1,183 @@
 //! Where packets wait for their port.
 //!
-//! One queue per port so far, first in, first out; classes, tenants and rates come in here, behind the same two
-//! calls.
+//! A port with classes, tenants, a cap or a rate has a [`Scheduler`]; any other one a queue, first in, first out. What
+//! a scheduler is built from is plain data, a [`Spec`]; whoever has built new ones gives them over as a [`Plan`], and
+//! what waits goes on under it.
+//!
+//! ```text
+//! Shaper ─► Scheduler ─► leaf (tenants, ways, leaves) ─► bucket      list, wheel: who is next, and when
+//!    │          ├──────► fq, codel, red: queues kept short
+//!    └─► Fifo   └──────► store: packets, and how much of it each queue may have
+//! ```
 
+mod bucket;
+mod change;
+mod codel;
+mod delays;
 mod fifo;
+mod fq;
+mod leaf;
+mod list;
 pub mod policer;
+mod red;
+mod scheduler;
+mod spec;
+mod store;
+mod wheel;
 
+pub use change::{ClassReport, LeafReport, Plan, PortReport};
 pub use fifo::Fifo;
 pub use policer::Policers;
+pub use scheduler::Scheduler;
+pub use spec::{
+    Account, Aqm, Buffer, ClassSpec, Codel, LeafSpec, Limit, NotCapable, PacketRate, PortSpec, Rate, Red, Service,
+    Spec, SpecError, TenantSpec, TunnelSpec, Weight, gpu_gateway,
+};
 
 use crate::packet::{Batch, DropReason, Exit, Exits, Packet, PortId, Time};
+use store::Store;
 
-/// Packets that wait for a port at most, of each worker.
+/// Packets that wait for a port without a shaper at most, of each worker.
 pub const QUEUE_LIMIT: usize = 4096;
 
 /// The queues of one worker.
 #[derive(Debug)]
 pub struct Shaper {
-    /// By the port that packets leave by; `None` for a port that nobody serves.
-    queues: Vec<Option<Fifo>>,
+    /// By the port that packets leave by.
+    queues: Vec<Queue>,
+    /// Schedulers of ports that are not open.
+    idle: Vec<Option<Box<Scheduler>>>,
+    /// What waits in schedulers.
+    store: Store,
     limit: usize,
     waiting: usize,
+    /// Open ports with a scheduler.
+    shaped: usize,
+}
+
+/// What packets of a port wait in.
+#[derive(Debug)]
+enum Queue {
+    /// Nobody serves the port.
+    Closed,
+    Fifo(Fifo),
+    Shaped(Box<Scheduler>),
 }
 
 impl Shaper {
     /// For ports `0..ports`, none open yet; each queue will hold at most `limit` packets.
     pub fn new(ports: usize, limit: usize) -> Self {
-        Self { queues: (0..ports).map(|_| None).collect(), limit, waiting: 0 }
+        Self {
+            queues: (0..ports).map(|_| Queue::Closed).collect(),
+            idle: (0..ports).map(|_| None).collect(),
+            store: Store::new(Buffer { frames: 0, bytes: 0 }),
+            limit,
+            waiting: 0,
+            shaped: 0,
+        }
     }
 
-    /// Packets for this port have somewhere to go from now on.
+    /// Packets for this port have somewhere to go from now on: its scheduler, if the plan has one.
     pub fn open(&mut self, port: PortId) {
-        if let Some(queue) = self.queues.get_mut(port.index()) {
-            queue.get_or_insert_with(|| Fifo::new(self.limit));
+        let Some(queue @ Queue::Closed) = self.queues.get_mut(port.index()) else { return };
+        *queue = match self.idle[port.index()].take() {
+            Some(scheduler) => {
+                self.shaped += 1;
+                Queue::Shaped(scheduler)
+            }
+            None => Queue::Fifo(Fifo::new(self.limit)),
+        };
+    }
+
+    /// Packets for this port go to another worker from now on, whose scheduler sees all of them; here they only wait to
+    /// cross.
+    pub fn open_crossing(&mut self, port: PortId) {
+        if let Some(queue @ Queue::Closed) = self.queues.get_mut(port.index()) {
+            *queue = Queue::Fifo(Fifo::new(self.limit));
         }
     }
 
     /// Nobody serves the port any more: what waits for it leaves, and so will what comes.
     pub fn close(&mut self, port: PortId, exits: &mut Exits) {
-        let Some(mut queue) = self.queues.get_mut(port.index()).and_then(Option::take) else { return };
-        while let Some(packet) = queue.pop(usize::MAX) {
-            self.waiting -= 1;
-            exits.push(packet, Exit::Drop(DropReason::PortDown));
+        let Some(queue) = self.queues.get_mut(port.index()) else { return };
+        let gone = |packet| exits.push(packet, Exit::Drop(DropReason::PortDown));
+        match std::mem::replace(queue, Queue::Closed) {
+            Queue::Closed => {}
+            Queue::Fifo(mut fifo) => {
+                self.waiting -= fifo.len();
+                std::iter::from_fn(|| fifo.pop(usize::MAX)).for_each(gone);
+            }
+            Queue::Shaped(mut scheduler) => {
+                self.waiting -= scheduler.len();
+                self.shaped -= 1;
+                scheduler.drain(&mut self.store, gone);
+                self.idle[port.index()] = Some(scheduler);
+            }
         }
     }
 
     /// Takes every packet of the batch into its queue. They wait bare: headers go on when they leave.
     #[inline]
-    pub fn enqueue(&mut self, batch: &mut Batch, exits: &mut Exits, _now: Time) {
+    pub fn enqueue(&mut self, batch: &mut Batch, exits: &mut Exits, now: Time) {
+        if self.shaped != 0 {
+            self.prefetch(batch);
+        }
         for packet in batch.drain() {
-            match self.queue(packet.egress) {
-                Some(queue) => match queue.push(packet) {
-                    Ok(()) => self.waiting += 1,
-                    Err(packet) => exits.push(packet, Exit::Drop(DropReason::QueueFull)),
-                },
-                None => exits.push(packet, Exit::Drop(DropReason::PortDown)),
+            let port = packet.egress;
+            let refused = match self.queues.get_mut(port.index()) {
+                Some(Queue::Fifo(fifo)) => fifo.push(packet),
+                Some(Queue::Shaped(scheduler)) => scheduler.enqueue(packet, &mut self.store, now),
+                Some(Queue::Closed) | None => {
+                    exits.push(packet, Exit::Drop(DropReason::PortDown));
+                    continue;
+                }
+            };
+            match refused {
+                Ok(()) => self.waiting += 1,
+                Err(packet) => exits.push(packet, Exit::Drop(DropReason::QueueFull)),
             }
         }
     }
 
-    /// Lets packets go to a port that has `room` descriptors, a batch at most.
-    #[inline]
-    pub fn dequeue(&mut self, port: PortId, room: usize, out: &mut Batch, _now: Time) {
-        let Some(Some(queue)) = self.queues.get_mut(port.index()) else { return };
-        let mut room = room;
-        while out.room() > 0 {
-            let Some(packet) = queue.pop(room) else { break };
-            room -= packet.frame.chunks();
-            self.waiting -= 1;
-            out.push(packet);
+    #[inline(always)]
+    fn prefetch(&self, batch: &Batch) {
+        for packet in batch.iter() {
+            if let Some(Queue::Shaped(scheduler)) = self.queues.get(packet.egress.index()) {
+                scheduler.prefetch(packet);
+            }
         }
     }
 
-    #[inline(always)]
-    fn queue(&mut self, port: PortId) -> Option<&mut Fifo> {
-        self.queues.get_mut(port.index()).and_then(Option::as_mut)
+    /// Lets packets go to a port that has `room` descriptors, a batch at most. Those that their queue drops instead
+    /// are among the exits.
+    #[inline]
+    pub fn dequeue(&mut self, port: PortId, room: usize, out: &mut Batch, exits: &mut Exits, now: Time) {
+        match self.queues.get_mut(port.index()) {
+            Some(Queue::Fifo(fifo)) => {
+                let mut room = room;
+                while out.room() > 0 {
+                    let Some(packet) = fifo.pop(room) else { break };
+                    room -= packet.frame.chunks();
+                    self.waiting -= 1;
+                    out.push(packet);
+                }
+            }
+            Some(Queue::Shaped(scheduler)) => {
+                let before = scheduler.len();
+                scheduler.dequeue(&mut self.store, room, out, exits, now);
+                self.waiting -= before - scheduler.len();
+            }
+            Some(Queue::Closed) | None => {}
+        }
     }
 
     /// How many packets wait for a port.
     pub fn backlog(&self, port: PortId) -> usize {
-        self.queues.get(port.index()).and_then(Option::as_ref).map_or(0, Fifo::len)
+        match self.queues.get(port.index()) {
+            Some(Queue::Fifo(fifo)) => fifo.len(),
+            Some(Queue::Shaped(scheduler)) => scheduler.len(),
+            Some(Queue::Closed) | None => 0,
+        }
     }
 
     /// How many packets wait in all.
@@ -87,9 +185,21 @@ impl Shaper {
         self.waiting
     }
 
+    /// When a packet may go next, by the rates of its port; `None` when none waits. Ports without a scheduler let
+    /// theirs go at any time.
+    pub fn deadline(&self, now: Time) -> Option<Time> {
+        let of = |queue: &Queue| match queue {
+            Queue::Fifo(fifo) if !fifo.is_empty() => Some(now),
+            Queue::Shaped(scheduler) if !scheduler.is_empty() => scheduler.deadline(now),
+            _ => None,
+        };
+        self.queues.iter().filter_map(of).min()
+    }
+
     /// Takes one packet out for another worker's queue of the same port.
     pub fn hand_over(&mut self, port: PortId) -> Option<Box<Packet>> {
-        let packet = self.queue(port)?.pop(usize::MAX)?;
+        let Some(Queue::Fifo(fifo)) = self.queues.get_mut(port.index()) else { return None };
+        let packet = fifo.pop(usize::MAX)?;
         self.waiting -= 1;
         Some(packet)
     }

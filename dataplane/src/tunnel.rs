@@ -383,7 +383,7 @@ fn carry_ecn(packet: &mut Packet, outer: Ecn) -> Result<(), Exit> {
     match result.inner {
         Some(ecn) if ecn == inner => Ok(()),
         Some(ecn) => {
-            packet.set_tos(packet.tos & !3 | ecn as u8);
+            packet.set_ecn(ecn);
             Ok(())
         }
         None => Err(Exit::Drop(DropReason::EcnNotCapable)),

@@ -109,6 +109,8 @@ reasons! {
         DeviceFull = "device_full",
         /// The queue of the way out is full.
         QueueFull = "queue_full",
+        /// Its queue was long for too long, and it could not carry a mark (RFC 7567).
+        EarlyDrop = "early_drop",
         /// No frame was left.
         NoFrame = "no_frame",
         /// Longer than a driver can send, headers included.

@@ -3,7 +3,7 @@
 use super::flow::Transport;
 use super::{DropReason, Exit, Family, FlowHash, Origin, Packet, Traits};
 use wire::checksum::{Sum, update};
-use wire::{Be16, Ipv4, Ipv6, Ipv6Fragment, Octets, Tcp, Udp, header_mut, is_extension, protocol};
+use wire::{Be16, Ecn, Ipv4, Ipv6, Ipv6Fragment, Octets, Tcp, Udp, header_mut, is_extension, protocol};
 use zerocopy::IntoBytes;
 
 use DropReason::{
@@ -18,6 +18,11 @@ const NOTHING: u64 = 0xffff << 32;
 const EXTENSIONS: usize = 8;
 
 impl Packet {
+    /// Writes the ECN field of the IP header, the checksum updated (RFC 1624). What is no IP packet stays as it is.
+    pub fn set_ecn(&mut self, ecn: Ecn) {
+        self.set_tos(self.tos & !3 | ecn as u8);
+    }
+
     /// Checks the IP header at `l3`, whose family the layer below has announced, and fills in what later stages
     /// ask for. Octets behind the IP packet (Ethernet padding) are cut off.
     ///
@@ -344,7 +349,9 @@ impl Packet {
         let l3 = usize::from(self.l3);
         match self.family {
             Family::V4 => {
-                if let Some(header) = header_mut::<Ipv4>(self.frame.bytes_mut(), l3) {
+                if let Some(header) = header_mut::<Ipv4>(self.frame.bytes_mut(), l3)
+                    && header.version() == 4
+                {
                     let old = u16::from_be_bytes([header.version_ihl, header.tos]);
                     let new = u16::from_be_bytes([header.version_ihl, tos]);
                     header.tos = tos;
@@ -352,7 +359,9 @@ impl Packet {
                 }
             }
             Family::V6 => {
-                if let Some(header) = header_mut::<Ipv6>(self.frame.bytes_mut(), l3) {
+                if let Some(header) = header_mut::<Ipv6>(self.frame.bytes_mut(), l3)
+                    && header.version() == 6
+                {
                     header.set_traffic_class(tos);
                 }
             }

@@ -1,3 +1,7 @@
+mod invariants;
+mod lab;
+mod model;
+
 use super::*;
 use crate::packet::Stock;
 use crate::testing::{CHUNKS, stock, umem};
@@ -49,7 +53,7 @@ proptest! {
                 prop_assert_eq!(left.first().map(|(packet, exit)| (packet.flow, *exit)), expected.map(|reason| (flow, Exit::Drop(reason))));
                 left.into_iter().for_each(|(packet, _)| stock.put(packet));
             } else {
-                shaper.dequeue(PortId(port), n, &mut batch, Time(0));
+                shaper.dequeue(PortId(port), n, &mut batch, &mut exits, Time(0));
                 let (mut room, mut expected) = (n, vec![]);
                 while let Some(queue) = model.get_mut(usize::from(port))
                     && let Some((flow, chunks)) = queue.front().copied()
@@ -89,7 +93,7 @@ fn lets_a_batch_go_at_most() {
         batch.push(packet(&mut stock, 1, PortId(0), flow));
     }
     shaper.enqueue(&mut batch, &mut exits, Time(0));
-    shaper.dequeue(PortId(0), usize::MAX, &mut batch, Time(0));
+    shaper.dequeue(PortId(0), usize::MAX, &mut batch, &mut exits, Time(0));
     assert_eq!((batch.len(), shaper.waiting()), (Batch::SIZE, 100 - Batch::SIZE));
     batch.drain().for_each(|packet| stock.put(packet));
     shaper.close(PortId(0), &mut exits);

@@ -10,8 +10,7 @@ use DropReason::{NoLocalPath, TunnelChecksum, TunnelHeader, TunnelTruncated, Unk
 use etherparse::{IpFragOffset, NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use wire::header_mut;
-use wire::{EtherType, Follows, Rewrite};
+use wire::{EtherType, Follows, Rewrite, header_mut};
 
 const ETHERNET: usize = 14;
 

@@ -1,0 +1,275 @@
+//! What happens to the queues beside the packets' way: changed, emptied, looked at.
+
+use super::leaf::{Leaf, State};
+use super::list::NIL;
+use super::spec::{Buffer, Spec, SpecError};
+use super::store::Store;
+use super::{Fifo, Queue, Scheduler, Shaper};
+use crate::packet::{Class, DropReason, Exit, Exits, Packet, PortId, TenantId, Time, TunnelId};
+use std::collections::HashMap;
+use std::mem;
+use std::sync::Arc;
+
+/// Schedulers that have been built, for a worker to go on with.
+#[derive(Debug)]
+pub struct Plan {
+    schedulers: Vec<Option<Box<Scheduler>>>,
+    buffer: Buffer,
+}
+
+impl Plan {
+    /// For ports `0..ports`.
+    ///
+    /// # Errors
+    ///
+    /// The specification cannot be kept.
+    pub fn new(spec: &Arc<Spec>, ports: usize) -> Result<Self, SpecError> {
+        spec.check()?;
+        let mut schedulers: Vec<_> = (0..ports).map(|_| None).collect();
+        for port in &spec.ports {
+            if let Some(place) = schedulers.get_mut(port.port.index()) {
+                *place = Some(Box::new(Scheduler::new(spec, *port)));
+            }
+        }
+        Ok(Self { schedulers, buffer: spec.buffer })
+    }
+}
+
+impl Shaper {
+    /// Goes on under another plan. What waits stays, in its order within each flow; tokens stay too, as far as they
+    /// fit. A packet that finds no room under the new plan is dropped.
+    ///
+    /// Gives back what is no longer needed, so that it can be freed elsewhere.
+    pub fn adopt(&mut self, plan: Plan, exits: &mut Exits, now: Time) -> Plan {
+        let Plan { schedulers, buffer } = plan;
+        self.store.resize(buffer);
+        let mut old: Vec<_> = (0..self.queues.len()).map(|_| None).collect();
+        let schedulers = schedulers.into_iter().chain(std::iter::repeat_with(|| None)).take(self.queues.len());
+        for (at, next) in schedulers.enumerate() {
+            let before = match &self.queues[at] {
+                Queue::Closed => {
+                    old[at] = mem::replace(&mut self.idle[at], next);
+                    continue;
+                }
+                Queue::Fifo(_) if next.is_none() => continue,
+                Queue::Fifo(fifo) => fifo.len(),
+                Queue::Shaped(scheduler) => scheduler.len(),
+            };
+            let next = match next {
+                Some(scheduler) => Queue::Shaped(scheduler),
+                None => Queue::Fifo(Fifo::new(self.limit)),
+            };
+            let was = mem::replace(&mut self.queues[at], next);
+            let mut refuse = |packet| exits.push(packet, Exit::Drop(DropReason::QueueFull));
+            match (was, &mut self.queues[at]) {
+                (Queue::Shaped(mut was), Queue::Shaped(next)) => {
+                    next.take_over(&mut was, &mut self.store, now, &mut refuse);
+                    old[at] = Some(was);
+                }
+                (Queue::Fifo(mut was), Queue::Shaped(next)) => {
+                    while let Some(packet) = was.pop(usize::MAX) {
+                        let since = packet.arrived.min(now);
+                        next.put(packet, &mut self.store, since, now).unwrap_or_else(&mut refuse);
+                    }
+                }
+                (Queue::Shaped(mut was), Queue::Fifo(next)) => {
+                    was.drain(&mut self.store, |packet| next.push(packet).unwrap_or_else(&mut refuse));
+                    old[at] = Some(was);
+                }
+                _ => {}
+            }
+            let after = match &self.queues[at] {
+                Queue::Closed => 0,
+                Queue::Fifo(fifo) => fifo.len(),
+                Queue::Shaped(scheduler) => scheduler.len(),
+            };
+            self.waiting = self.waiting + after - before;
+        }
+        self.shaped = self.queues.iter().filter(|queue| matches!(queue, Queue::Shaped(_))).count();
+        Plan { schedulers: old, buffer }
+    }
+
+    /// How a port's scheduler does; `None` for a port without one.
+    pub fn report(&self, port: PortId) -> Option<PortReport> {
+        match self.queues.get(port.index())? {
+            Queue::Shaped(scheduler) => Some(scheduler.report()),
+            _ => None,
+        }
+    }
+
+    /// Whether no slot of the schedulers' memory is lost or counted twice: for tests.
+    pub fn is_whole(&self) -> bool {
+        let shaped = self.queues.iter().map(|queue| match queue {
+            Queue::Shaped(scheduler) => scheduler.len(),
+            _ => 0,
+        });
+        self.store.is_whole() && shaped.sum::<usize>() == self.store.len()
+    }
+}
+
+impl Scheduler {
+    /// Takes all packets out, each flow's in order.
+    pub(super) fn drain(&mut self, store: &mut Store, mut gone: impl FnMut(Box<Packet>)) {
+        for leaf in 0..self.leaves.len() {
+            while self.leaves[leaf].mask != 0 {
+                let class = self.leaves[leaf].mask.trailing_zeros() as usize;
+                match self.take(leaf, class, store) {
+                    Some((packet, _)) => gone(packet),
+                    None => break,
+                }
+            }
+        }
+    }
+
+    /// Takes over packets, tokens and counters of `old`: tenants and tunnels are the same if their names are. Packets
+    /// of a tenant that is gone are those of `default`; of a tunnel that is gone, the port's own: when they leave, the
+    /// tables say what becomes of them.
+    pub(super) fn take_over(
+        &mut self,
+        old: &mut Scheduler,
+        store: &mut Store,
+        now: Time,
+        refuse: &mut impl FnMut(Box<Packet>),
+    ) {
+        let spec = Arc::clone(&self.spec);
+        let by_name = |names: &mut dyn Iterator<Item = &String>| -> HashMap<String, usize> {
+            names.cloned().enumerate().map(|(at, name)| (name, at)).collect()
+        };
+        let tenants = by_name(&mut spec.tenants.iter().map(|tenant| &tenant.name));
+        let tunnels = by_name(&mut spec.tunnels.iter().map(|tunnel| &tunnel.name));
+        let tenant_of: Vec<_> = old.spec.tenants.iter().map(|tenant| tenants.get(&tenant.name).copied()).collect();
+        let way_of: Vec<_> = std::iter::once(Some(0))
+            .chain(old.spec.tunnels.iter().map(|tunnel| tunnels.get(&tunnel.name).map(|at| at + 1)))
+            .collect();
+        old.refill(now);
+        self.inherit_link(old);
+        for (old, to) in old.tenants.iter().zip(&tenant_of) {
+            if let Some(to) = to {
+                self.tenants[*to].inherit(old);
+            }
+        }
+        for (old, to) in old.ways.iter().zip(&way_of) {
+            if let Some(to) = to {
+                self.ways[*to].caps.inherit(&old.caps);
+            }
+        }
+        self.delays = old.delays.clone();
+        for leaf in 0..old.leaves.len() {
+            let (tenant, way) = (usize::from(old.leaves[leaf].tenant), usize::from(old.leaves[leaf].way));
+            let (tenant, way) = (tenant_of[tenant].unwrap_or(0), way_of[way]);
+            let into = way.unwrap_or(0).checked_sub(1).map_or(TunnelId::NONE, |tunnel| TunnelId(tunnel as u16));
+            if let Some(way) = way {
+                self.inherit_leaf(way * spec.tenants.len() + tenant, old, leaf);
+            }
+            while old.leaves[leaf].mask != 0 {
+                let class = old.leaves[leaf].mask.trailing_zeros() as usize;
+                let Some((mut packet, since)) = old.take(leaf, class, store) else { break };
+                (packet.tenant, packet.into) = (TenantId(tenant as u16), into);
+                self.put(packet, store, since, now).unwrap_or_else(&mut *refuse);
+            }
+        }
+    }
+
+    fn inherit_leaf(&mut self, to: usize, old: &Scheduler, from: usize) {
+        for class in 0..Class::COUNT {
+            let old = &old.queues[from * Class::COUNT + class];
+            let queue = &mut self.queues[to * Class::COUNT + class];
+            (queue.codel, queue.due) = (old.codel, queue.due.max(old.due));
+            queue.sent_packets += old.sent_packets;
+            queue.sent_octets += old.sent_octets;
+        }
+        self.inherit_bound(to as u32, old, from as u32);
+    }
+
+    /// How it does.
+    pub fn report(&self) -> PortReport {
+        let class = |at: usize| Class::new(at as u8).unwrap_or_default();
+        let leaf = |at: usize| {
+            let leaf = &self.leaves[at];
+            let queues = &self.queues[at * Class::COUNT..][..Class::COUNT];
+            let sent = queues.iter().any(|queue| queue.sent_packets != 0);
+            (sent || leaf.mask != 0).then(|| LeafReport {
+                tenant: TenantId(leaf.tenant),
+                tunnel: leaf.way.checked_sub(1).map(TunnelId),
+                throttled: leaf.state == State::Parked || self.ways[usize::from(leaf.way)].is_shut,
+                classes: std::array::from_fn(|class| ClassReport {
+                    sent_packets: queues[class].sent_packets,
+                    sent_octets: queues[class].sent_octets,
+                    queue_octets: queues[class].queue.octets().into(),
+                }),
+            })
+        };
+        PortReport {
+            port: self.port.port,
+            waiting: self.waiting,
+            leaves: (0..self.leaves.len()).filter_map(leaf).collect(),
+            marked: self.tenants.iter().map(|tenant| tenant.marked).collect(),
+            dropped: self.tenants.iter().map(|tenant| tenant.dropped).collect(),
+            delays_ns: std::array::from_fn(|at| [0.5, 0.99, 0.999].map(|share| self.delays.quantile(class(at), share))),
+        }
+    }
+
+    /// Whether lists, masks and counts agree: for tests.
+    pub fn is_consistent(&self) -> bool {
+        let (mut listed, mut green) = (0, 0);
+        for way in &self.ways {
+            let mut at = way.yellow.head;
+            while at != NIL {
+                let leaf = &self.leaves[at as usize];
+                if leaf.state != State::Listed || leaf.mask == 0 {
+                    return false;
+                }
+                (listed, green, at) = (listed + 1, green + usize::from(leaf.in_green), leaf.next());
+            }
+        }
+        let all = |which: fn(&Leaf) -> bool| self.leaves.iter().filter(|leaf| which(leaf)).count();
+        let in_lists = (all(|leaf| leaf.state == State::Listed), all(|leaf| leaf.in_green)) == (listed, green);
+        let idle_without = self.leaves.iter().all(|leaf| (leaf.mask == 0) == (leaf.state == State::Idle));
+        let masks = (0..self.queues.len()).all(|at| {
+            let set = self.leaves[at / Class::COUNT].mask >> (at % Class::COUNT) & 1 == 1;
+            set == (self.queues[at].queue.chunks() != 0)
+        });
+        in_lists && idle_without && masks
+    }
+}
+
+/// A port's scheduler.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PortReport {
+    /// Which port.
+    pub port: PortId,
+    /// Packets that wait.
+    pub waiting: usize,
+    /// Leaves that have or had packets.
+    pub leaves: Vec<LeafReport>,
+    /// Packets marked, by tenant.
+    pub marked: Vec<u64>,
+    /// Packets that queues have dropped, by tenant.
+    pub dropped: Vec<u64>,
+    /// The delays that half, 99 % and 99.9 % of each class's packets did not exceed.
+    pub delays_ns: [[Option<u64>; 3]; Class::COUNT],
+}
+
+/// What one tenant sends by one way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeafReport {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Into which tunnel; `None`: by the port directly.
+    pub tunnel: Option<TunnelId>,
+    /// A limit holds it back now.
+    pub throttled: bool,
+    /// By class.
+    pub classes: [ClassReport; Class::COUNT],
+}
+
+/// One class of a leaf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClassReport {
+    /// Packets sent.
+    pub sent_packets: u64,
+    /// Octets of them, as its port counts them.
+    pub sent_octets: u64,
+    /// Octets that wait.
+    pub queue_octets: u64,
+}

@@ -1,0 +1,149 @@
+//! Queues of single flows under a class: FQ-CoDel (RFC 8290), over one table for all classes of a port.
+//!
+//! A flow's place is one of eight that its hash allows. When strangers have all eight it waits in its class's common
+//! queue; when its own class has one of them, with that flow.
+
+use super::codel;
+use super::list::NIL;
+use super::store::Queue;
+
+/// Flows that have or had packets lately.
+#[derive(Debug)]
+pub struct Flows {
+    flows: Box<[Flow]>,
+}
+
+/// One flow of one class of one leaf.
+#[repr(align(64))]
+#[derive(Clone, Copy, Debug)]
+pub struct Flow {
+    /// Its packets.
+    pub queue: Queue,
+    /// When it signals.
+    pub codel: codel::State,
+    /// Octets that it may still send in this turn.
+    pub deficit: i32,
+    next: u32,
+    /// Which class of which leaf; `NIL`: free.
+    owner: u32,
+    hash: u32,
+}
+
+/// The flows of one class of one leaf: those that have just begun go before the others.
+#[derive(Clone, Copy, Debug)]
+pub struct FlowLists {
+    new: (u32, u32),
+    old: (u32, u32),
+    /// The common queue has had its turn.
+    common: bool,
+}
+
+impl Default for FlowLists {
+    fn default() -> Self {
+        Self { new: (NIL, NIL), old: (NIL, NIL), common: false }
+    }
+}
+
+/// Octets of a flow's turn.
+const QUANTUM: i32 = 1514;
+/// Places that a hash allows.
+const SET: usize = 8;
+
+impl Flows {
+    /// So many, rounded up.
+    pub fn new(flows: usize) -> Self {
+        let free = Flow {
+            queue: Queue::default(),
+            codel: codel::State::default(),
+            deficit: 0,
+            next: NIL,
+            owner: NIL,
+            hash: 0,
+        };
+        Self { flows: vec![free; flows.next_power_of_two().max(SET)].into() }
+    }
+
+    /// A flow's place, taken for it if need be.
+    #[inline]
+    pub fn place(&mut self, lists: &mut FlowLists, owner: u32, hash: u32) -> Option<u32> {
+        let mixed = (hash ^ owner.wrapping_mul(0x9e37_79b9)).wrapping_mul(0x85eb_ca6b) as usize >> 8;
+        let first = mixed.wrapping_mul(SET) & (self.flows.len() - 1);
+        let set = &mut self.flows[first..first + SET];
+        let (mut free, mut shared) = (None, None);
+        for (at, flow) in set.iter().enumerate() {
+            if flow.owner == owner {
+                if flow.hash == hash {
+                    return Some((first + at) as u32);
+                }
+                shared = Some(at);
+            } else if flow.owner == NIL && free.is_none() {
+                free = Some(at);
+            }
+        }
+        let Some(at) = free else { return shared.map(|at| (first + at) as u32) };
+        set[at] = Flow { owner, hash, deficit: QUANTUM, codel: codel::State::default(), next: NIL, ..set[at] };
+        let at = (first + at) as u32;
+        self.push(&mut lists.new, at);
+        Some(at)
+    }
+
+    /// The flow whose turn it is, with a packet; `None`: the common queue's.
+    #[inline]
+    pub fn turn(&mut self, lists: &mut FlowLists, common: &Queue) -> Option<u32> {
+        if !common.is_empty() {
+            lists.common = !lists.common;
+            if lists.common {
+                return None;
+            }
+        }
+        loop {
+            let is_new = lists.new.0 != NIL;
+            let at = if is_new { lists.new.0 } else { lists.old.0 };
+            let flow = self.flows.get_mut(at as usize)?;
+            if flow.deficit > 0 && !flow.queue.is_empty() {
+                return Some(at);
+            }
+            let spent = flow.deficit <= 0;
+            if spent {
+                flow.deficit += QUANTUM;
+            }
+            let from = if is_new { &mut lists.new } else { &mut lists.old };
+            from.0 = flow.next;
+            if from.0 == NIL {
+                from.1 = NIL;
+            }
+            // What has emptied passes once through the old ones, or it could be new all the time (RFC 8290 §4.2).
+            if spent || is_new {
+                flow.next = NIL;
+                self.push(&mut lists.old, at);
+            } else {
+                flow.owner = NIL;
+            }
+        }
+    }
+
+    /// All flows of a class, which has no packet left, are forgotten.
+    pub fn forget(&mut self, lists: &mut FlowLists) {
+        for mut at in [lists.new.0, lists.old.0] {
+            while let Some(flow) = self.flows.get_mut(at as usize) {
+                flow.owner = NIL;
+                at = flow.next;
+            }
+        }
+        *lists = FlowLists::default();
+    }
+
+    /// One that was placed.
+    #[inline(always)]
+    pub fn at(&mut self, at: u32) -> &mut Flow {
+        &mut self.flows[at as usize]
+    }
+
+    fn push(&mut self, list: &mut (u32, u32), at: u32) {
+        match self.flows.get_mut(list.1 as usize) {
+            Some(tail) => tail.next = at,
+            None => list.0 = at,
+        }
+        list.1 = at;
+    }
+}

@@ -1,0 +1,318 @@
+//! What the scheduler keeps of each tenant, way out and leaf, in the order in which it is touched.
+
+use super::bucket::{Bucket, Caps};
+use super::codel;
+use super::list::{Link, Linked, List};
+use super::red::Curve;
+use super::spec::{Account, Aqm, ClassSpec, Codel, NotCapable, Service, TenantSpec};
+use super::store::{Queue, Size};
+use crate::packet::Class;
+
+/// Whether a leaf waits for its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It has no packet.
+    Idle,
+    /// It is in its way's lists.
+    Listed,
+    /// Its tenant, or itself, is above its limit.
+    Parked,
+}
+
+/// The list of its way that a leaf is in while its tenant is below its guarantee.
+pub const GREEN: usize = 0;
+/// The list of its way that a leaf is in: the order of turns, in which a guarantee changes nothing.
+pub const YELLOW: usize = 1;
+/// The list of its tenant's leaves that have packets.
+pub const OF_TENANT: usize = 2;
+
+/// The packets of one tenant for one way out: a line of memory.
+#[repr(align(64))]
+#[derive(Clone, Copy, Debug)]
+pub struct Leaf {
+    green_link: Link,
+    yellow_link: Link,
+    tenant_link: Link,
+    /// Octets that it may still send in this turn.
+    pub deficit: i32,
+    /// Nanoseconds that an octet takes at the least of the rates above, in Q16.16; 0: no time.
+    pub slowness: u32,
+    /// Whose.
+    pub tenant: u16,
+    /// By which way.
+    pub way: u16,
+    /// Classes that have packets.
+    pub mask: u8,
+    /// The class whose turn it is.
+    pub turn: u8,
+    /// Where it waits.
+    pub state: State,
+    /// It has a bound of its own.
+    pub bounded: bool,
+    /// It is in its way's list of green leaves.
+    pub in_green: bool,
+    /// What each class may still send in its turn, in units of four octets.
+    pub deficits: [i16; Class::COUNT],
+}
+
+impl Leaf {
+    /// Without packets.
+    pub fn new(tenant: u16, way: u16) -> Self {
+        Self {
+            green_link: Link::default(),
+            yellow_link: Link::default(),
+            tenant_link: Link::default(),
+            deficit: 0,
+            slowness: 0,
+            tenant,
+            way,
+            mask: 0,
+            turn: 0,
+            state: State::Idle,
+            bounded: false,
+            in_green: false,
+            deficits: [0; Class::COUNT],
+        }
+    }
+
+    /// The leaf after it in its way's list.
+    #[inline(always)]
+    pub const fn next(&self) -> u32 {
+        self.yellow_link.next
+    }
+
+    /// The next leaf of its tenant that has packets.
+    #[inline(always)]
+    pub const fn sibling(&self) -> u32 {
+        self.tenant_link.next
+    }
+}
+
+impl Linked<GREEN> for Leaf {
+    #[inline(always)]
+    fn link(&mut self) -> &mut Link {
+        &mut self.green_link
+    }
+}
+
+impl Linked<YELLOW> for Leaf {
+    #[inline(always)]
+    fn link(&mut self) -> &mut Link {
+        &mut self.yellow_link
+    }
+}
+
+impl Linked<OF_TENANT> for Leaf {
+    #[inline(always)]
+    fn link(&mut self) -> &mut Link {
+        &mut self.tenant_link
+    }
+}
+
+/// One class of a leaf: a line of memory.
+#[repr(align(64))]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ClassQueue {
+    /// Its packets; of a class with flow queues those without a place, and the sum of all.
+    pub queue: Queue,
+    /// When it signals.
+    pub codel: codel::State,
+    /// A strict class: when what it has sent would have left at its limit, in 1/256 ns.
+    pub due: u64,
+    /// Packets sent.
+    pub sent_packets: u64,
+    /// Octets of them, outer headers included.
+    pub sent_octets: u64,
+}
+
+/// A tenant on one port: two lines of memory.
+#[repr(align(64))]
+#[derive(Clone, Copy, Debug)]
+pub struct Tenant {
+    /// What it never exceeds.
+    pub caps: Caps,
+    /// What it is guaranteed.
+    pub guarantee: Bucket,
+    /// All its leaves that have packets.
+    pub active: List<OF_TENANT>,
+    /// Octets of a leaf's turn.
+    pub quantum: i32,
+    /// Octets of guarantee that make it green again: so many that it is not for each packet.
+    pub threshold: u32,
+    /// Packets marked.
+    pub marked: u64,
+    /// Packets dropped by its classes' queues.
+    pub dropped: u64,
+    /// There is a guarantee.
+    pub is_guaranteed: bool,
+    /// It is below its guarantee.
+    pub is_green: bool,
+    /// Its leaves are parked.
+    pub is_parked: bool,
+}
+
+/// Octets of a turn of weight 1.
+pub const QUANTUM: i32 = 1514;
+/// Of a guarantee, that make a tenant green.
+const THRESHOLD_NS: u64 = 10_000;
+
+impl Tenant {
+    /// With full buckets.
+    pub fn new(spec: &TenantSpec) -> Self {
+        let burst = |rate| spec.limit.burst_of(rate);
+        Self {
+            caps: Caps::new(&spec.limit),
+            guarantee: spec.guarantee.map_or_else(Bucket::default, |rate| Bucket::octets(rate, burst(rate))),
+            active: List::default(),
+            quantum: QUANTUM * i32::from(spec.weight.value()),
+            threshold: spec
+                .guarantee
+                .map_or(0, |rate| rate.octets_in(THRESHOLD_NS).min(u64::from(burst(rate)) / 2) as u32),
+            marked: 0,
+            dropped: 0,
+            is_guaranteed: spec.guarantee.is_some(),
+            is_green: false,
+            is_parked: false,
+        }
+    }
+}
+
+/// A way out: the port itself, or a tunnel that leaves by it.
+#[derive(Clone, Copy, Debug)]
+pub struct Way {
+    /// What it never exceeds.
+    pub caps: Caps,
+    /// Leaves below their guarantee.
+    pub green: List<GREEN>,
+    /// All leaves that may send.
+    pub yellow: List<YELLOW>,
+    green_link: Link,
+    yellow_link: Link,
+    /// Octets that a turn of all its leaves is.
+    pub quanta: i64,
+    /// Octets that its leaves may still send in this turn.
+    pub budget: i64,
+    /// It is above its cap.
+    pub is_shut: bool,
+    /// It is in the port's list of green ways.
+    pub in_green: bool,
+    /// It is in the port's list of ways that may send.
+    pub in_yellow: bool,
+}
+
+impl Way {
+    /// Without leaves that have packets.
+    pub fn new(caps: Caps) -> Self {
+        Self {
+            caps,
+            green: List::default(),
+            yellow: List::default(),
+            green_link: Link::default(),
+            yellow_link: Link::default(),
+            quanta: 0,
+            budget: 0,
+            is_shut: false,
+            in_green: false,
+            in_yellow: false,
+        }
+    }
+}
+
+impl Linked<GREEN> for Way {
+    #[inline(always)]
+    fn link(&mut self) -> &mut Link {
+        &mut self.green_link
+    }
+}
+
+impl Linked<YELLOW> for Way {
+    #[inline(always)]
+    fn link(&mut self) -> &mut Link {
+        &mut self.yellow_link
+    }
+}
+
+/// How a class is served, ready to be used.
+#[derive(Clone, Copy, Debug)]
+pub struct Discipline {
+    /// What its queue does.
+    pub aqm: Signal,
+    /// What cannot be marked is dropped.
+    pub drops: bool,
+    /// Eighths of the free buffer that a queue may have.
+    pub alpha: u32,
+    /// A turn, in units of four octets.
+    pub quantum: i16,
+    /// A strict class: how many times as long as at the full rate its octets take at its limit, in 1/256.
+    pub stretch: u32,
+    /// A class with flow queues: which of these.
+    pub flows: Option<u8>,
+}
+
+/// When a class's queue signals.
+#[derive(Clone, Copy, Debug)]
+pub enum Signal {
+    /// Never.
+    Never,
+    /// By a curve.
+    Red(Curve),
+    /// By RFC 8289.
+    Codel(Codel),
+}
+
+impl Discipline {
+    /// Of all classes.
+    pub fn all(classes: &[ClassSpec; Class::COUNT]) -> [Self; Class::COUNT] {
+        let shares = classes.iter().filter_map(|class| match class.service {
+            Service::Drr { share } => Some(i32::from(share)),
+            Service::Strict { .. } => None,
+        });
+        let (least, most) = shares.fold((1_000, 1), |(least, most), share| (least.min(share), most.max(share)));
+        // A turn of the least is a quarter of a packet where that makes none too large: turns are short, and a turn
+        // without a packet costs little.
+        let unit = |share: i32| ((share * 256 / least).min(share * 16_384 / most).max(64) / 4) as i16;
+        let mut flows = 0;
+        classes.each_ref().map(|class| {
+            let has_flows = matches!(class.aqm, Aqm::FqCodel(_));
+            flows += u8::from(has_flows);
+            Self {
+                aqm: match class.aqm {
+                    Aqm::Tail => Signal::Never,
+                    Aqm::Red(red) => Signal::Red(Curve::new(&red)),
+                    Aqm::Codel(codel) | Aqm::FqCodel(codel) => Signal::Codel(codel),
+                },
+                drops: class.not_capable == NotCapable::Drop,
+                alpha: class.alpha_eighths.into(),
+                quantum: match class.service {
+                    Service::Drr { share } => unit(share.into()),
+                    Service::Strict { .. } => 0,
+                },
+                stretch: match class.service {
+                    Service::Strict { percent } => 25_600 / u32::from(percent.max(1)),
+                    Service::Drr { .. } => 0,
+                },
+                flows: has_flows.then_some(flows.saturating_sub(1)),
+            }
+        })
+    }
+}
+
+impl Account {
+    /// The octets that count of a packet.
+    #[inline(always)]
+    pub const fn octets(self, size: Size) -> u32 {
+        match self {
+            Self::L1 => wire_octets(size),
+            Self::L2 => size.octets() + 14,
+            Self::L3Outer => size.octets(),
+            Self::Inner => size.octets() - size.overhead(),
+        }
+    }
+}
+
+/// Octets of time that a packet takes on an Ethernet link: header, check sequence, preamble, gap, and padding.
+#[inline(always)]
+pub const fn wire_octets(size: Size) -> u32 {
+    let octets = size.octets() + 38;
+    if octets < 84 { 84 } else { octets }
+}

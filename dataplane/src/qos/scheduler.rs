@@ -1,0 +1,756 @@
+//! Who sends next by a port: way out, tenant, class, flow.
+//!
+//! ```text
+//! port ─┬─ green ways ─► way ─┬─ green leaves ─► leaf ─► strict classes, then DRR ─► (flow queues) ─► packet
+//!       └─ all ways           └─ all leaves
+//! ```
+//!
+//! A leaf is what one tenant sends by one way: a tunnel, or the port itself. It is green while its tenant is below its
+//! guarantee. Green leaves go first, and it costs them nothing of their turns in the list of all, in which what is
+//! left is shared by weight. What is above a limit is in no
+//! list: a way, a tenant or a leaf that is shut waits on the wheel until its buckets have tokens again. So the work for
+//! a packet does not depend on how many others wait.
+//!
+//! Ways take turns of the length of all their leaves' turns: a tenant's share of a port does not depend on how
+//! many others use the same tunnel.
+
+use super::bucket::{Bucket, Caps};
+use super::delays::Delays;
+use super::fq::{FlowLists, Flows};
+use super::leaf::{ClassQueue, Discipline, GREEN, Leaf, Signal, State, Tenant, Way, YELLOW, wire_octets};
+use super::list::{List, NIL};
+use super::red::Random;
+use super::spec::{Account, Limit, PortSpec, Rate, Spec};
+use super::store::{Size, Store};
+use super::wheel::Wheel;
+use crate::packet::{Batch, Class, DropReason, Exit, Exits, Packet, Time, TunnelId};
+use std::sync::Arc;
+use wire::Ecn;
+
+/// The queues of one port.
+#[derive(Debug)]
+pub struct Scheduler {
+    pub(super) spec: Arc<Spec>,
+    pub(super) port: PortSpec,
+    /// The link itself.
+    link: Caps,
+    green: List<GREEN>,
+    yellow: List<YELLOW>,
+    pub(super) ways: Box<[Way]>,
+    pub(super) tenants: Box<[Tenant]>,
+    /// By way, and of one way by tenant.
+    pub(super) leaves: Box<[Leaf]>,
+    /// By leaf, and of one leaf by class.
+    pub(super) queues: Box<[ClassQueue]>,
+    /// Bounds of single leaves, ordered by leaf.
+    own: Box<[(u32, Caps)]>,
+    classes: [Discipline; Class::COUNT],
+    strict: u8,
+    flows: Flows,
+    /// By leaf, and of one leaf by class with flow queues.
+    lists: Box<[FlowLists]>,
+    flow_classes: usize,
+    /// Ways, then tenants, then own bounds.
+    wheel: Wheel,
+    random: Random,
+    account: Account,
+    pub(super) delays: Delays,
+    pub(super) waiting: usize,
+    /// Chunks and octets that wait for the port.
+    backlog: super::store::Queue,
+}
+
+/// What a call lets go.
+struct Departure<'a> {
+    out: &'a mut Batch,
+    exits: &'a mut Exits,
+    /// Descriptors.
+    room: usize,
+    /// Early drops that are still allowed: more are made in the next call.
+    drops: usize,
+    now: Time,
+}
+
+/// Flow queues of a port at most.
+const MOST_FLOWS: usize = 1 << 16;
+/// A port may have so many eighths of the free buffer.
+const PORT_ALPHA: u32 = 16;
+/// Nanoseconds that a strict class may be ahead of its limit, at its limit's rate.
+const STRICT_BURST_NS: u64 = 500_000;
+/// Early drops of one call at most.
+const DROPS: usize = Batch::SIZE;
+
+impl Scheduler {
+    /// With empty queues and full buckets. `spec` has been checked.
+    pub fn new(spec: &Arc<Spec>, port: PortSpec) -> Self {
+        let (tenants, ways) = (spec.tenants.len(), spec.tunnels.len() + 1);
+        let classes = Discipline::all(&spec.classes);
+        let flow_classes = classes.iter().filter(|class| class.flows.is_some()).count();
+        let flows = if flow_classes == 0 { 0 } else { (2 * spec.buffer.frames as usize).min(MOST_FLOWS) };
+        let mut leaves: Box<[_]> =
+            (0..ways).flat_map(|way| (0..tenants).map(move |tenant| Leaf::new(tenant as u16, way as u16))).collect();
+        let mut own: Vec<_> = spec
+            .leaves
+            .iter()
+            .map(|leaf| {
+                let way = leaf.tunnel.map_or(0, |tunnel| usize::from(tunnel) + 1);
+                ((way * tenants + usize::from(leaf.tenant)) as u32, Caps::new(&leaf.limit), leaf.limit.rate)
+            })
+            .collect();
+        own.sort_by_key(|(leaf, ..)| *leaf);
+        own.dedup_by_key(|(leaf, ..)| *leaf);
+        for leaf in &mut leaves {
+            let tunnel = usize::from(leaf.way).checked_sub(1).and_then(|tunnel| spec.tunnels[tunnel].cap.rate);
+            let least = [port.rate, tunnel, spec.tenants[usize::from(leaf.tenant)].limit.rate];
+            leaf.slowness = slowness(least.into_iter().flatten().min());
+        }
+        for (at, _, rate) in &own {
+            let leaf = &mut leaves[*at as usize];
+            leaf.bounded = true;
+            leaf.slowness = leaf.slowness.max(slowness(*rate));
+        }
+        let caps =
+            |at: usize| at.checked_sub(1).map_or_else(Caps::default, |tunnel| Caps::new(&spec.tunnels[tunnel].cap));
+        let strict = |(at, class): (usize, &Discipline)| u8::from(class.stretch != 0) << at;
+        Self {
+            link: Caps::new(&Limit { rate: port.rate, ..Limit::NONE }),
+            green: List::default(),
+            yellow: List::default(),
+            ways: (0..ways).map(|at| Way::new(caps(at))).collect(),
+            tenants: spec.tenants.iter().map(Tenant::new).collect(),
+            queues: vec![ClassQueue::default(); leaves.len() * Class::COUNT].into(),
+            lists: vec![FlowLists::default(); leaves.len() * flow_classes].into(),
+            flows: Flows::new(flows),
+            flow_classes,
+            wheel: Wheel::new(ways + tenants + own.len()),
+            strict: classes.iter().enumerate().map(strict).sum(),
+            leaves,
+            own: own.into_iter().map(|(leaf, caps, _)| (leaf, caps)).collect(),
+            classes,
+            random: Random::new(0x9e37_79b9_7f4a_7c15 ^ u64::from(port.port.0)),
+            account: port.account,
+            delays: Delays::new(),
+            waiting: 0,
+            backlog: super::store::Queue::default(),
+            spec: Arc::clone(spec),
+            port,
+        }
+    }
+
+    /// How many packets wait.
+    #[inline(always)]
+    pub const fn len(&self) -> usize {
+        self.waiting
+    }
+
+    /// Whether none waits.
+    pub const fn is_empty(&self) -> bool {
+        self.waiting == 0
+    }
+
+    /// Where a packet waits.
+    #[inline(always)]
+    pub(super) fn leaf_of(&self, packet: &Packet) -> usize {
+        let tenants = self.tenants.len();
+        let tenant = if packet.tenant.index() < tenants { packet.tenant.index() } else { 0 };
+        let way = packet.into.index() + 1;
+        let way = if packet.into != TunnelId::NONE && way < self.ways.len() { way } else { 0 };
+        way * tenants + tenant
+    }
+
+    /// Asks for the memory that `enqueue` will want.
+    #[inline(always)]
+    pub fn prefetch(&self, packet: &Packet) {
+        let leaf = self.leaf_of(packet);
+        sys::prefetch_read(&self.leaves[leaf]);
+        sys::prefetch_read(&self.queues[leaf * Class::COUNT + packet.class.index()]);
+    }
+
+    /// Takes a packet into its queue.
+    ///
+    /// # Errors
+    ///
+    /// Gives it back when its queue or its port has its share of the buffer.
+    #[inline]
+    pub fn enqueue(&mut self, packet: Box<Packet>, store: &mut Store, now: Time) -> Result<(), Box<Packet>> {
+        self.put(packet, store, now, now)
+    }
+
+    /// Takes in a packet that has waited before.
+    #[inline]
+    pub(super) fn put(
+        &mut self,
+        packet: Box<Packet>,
+        store: &mut Store,
+        since: Time,
+        now: Time,
+    ) -> Result<(), Box<Packet>> {
+        let leaf = self.leaf_of(&packet);
+        let class = packet.class.index();
+        let size = Size::of(&packet);
+        let at = leaf * Class::COUNT + class;
+        let discipline = &self.classes[class];
+        let queue = &mut self.queues[at].queue;
+        if !store.admits(queue, discipline.alpha, size) || !store.admits(&self.backlog, PORT_ALPHA, size) {
+            let tenant = usize::from(self.leaves[leaf].tenant);
+            self.tenants[tenant].dropped += 1;
+            return Err(packet);
+        }
+        match discipline.flows {
+            None => store.push(queue, packet, size, since)?,
+            Some(of) => {
+                let lists = &mut self.lists[leaf * self.flow_classes + usize::from(of)];
+                match self.flows.place(lists, at as u32, packet.flow) {
+                    None => store.push(queue, packet, size, since)?,
+                    Some(flow) => {
+                        store.push(&mut self.flows.at(flow).queue, packet, size, since)?;
+                        queue.count(size, true);
+                    }
+                }
+            }
+        }
+        self.backlog.count(size, true);
+        self.waiting += 1;
+        let leaf_line = &mut self.leaves[leaf];
+        leaf_line.mask |= 1 << class;
+        if leaf_line.state == State::Idle {
+            self.activate(leaf as u32, now);
+        }
+        Ok(())
+    }
+
+    /// Lets packets go to a port that has `room` descriptors, a batch at most.
+    #[inline]
+    pub fn dequeue(&mut self, store: &mut Store, room: usize, out: &mut Batch, exits: &mut Exits, now: Time) {
+        while let Some(node) = self.wheel.due(now) {
+            self.look_again(node, now);
+        }
+        self.link.refill(now);
+        let mut departure = Departure { out, exits, room, drops: DROPS, now };
+        while departure.out.room() > 0 && self.link.is_open() {
+            let way = if self.green.is_empty() { self.yellow.head } else { self.green.head };
+            if way == NIL || !self.serve(way, store, &mut departure) {
+                break;
+            }
+        }
+    }
+
+    /// When there will be something to let go: `None` when nothing waits.
+    pub fn deadline(&self, now: Time) -> Option<Time> {
+        let due = if self.green.is_empty() && self.yellow.is_empty() { self.wheel.deadline()? } else { now };
+        Some(Time(due.0.max(now.0.saturating_add(self.link.wait()))))
+    }
+
+    /// One step on the way to a packet, or a packet. `false`: there is no room for the packet whose turn it is.
+    #[inline(always)]
+    fn serve(&mut self, at: u32, store: &mut Store, departure: &mut Departure<'_>) -> bool {
+        let now = departure.now;
+        let alone = self.yellow.is_single();
+        let way = &mut self.ways[at as usize];
+        if way.caps.is_bounded() {
+            way.caps.refill(now);
+            if !way.caps.is_open() {
+                self.shut(at, now);
+                return true;
+            }
+        }
+        let is_green = way.in_green;
+        if !is_green && way.budget <= 0 && !alone {
+            way.budget += way.quanta;
+            self.yellow.rotate(&mut self.ways);
+            return true;
+        }
+        let index = if is_green { way.green.head } else { way.yellow.head };
+        let leaf = &mut self.leaves[index as usize];
+        let tenant = &mut self.tenants[usize::from(leaf.tenant)];
+        if !tenant.refill(now) || leaf.bounded {
+            return self.serve_bounded(index, is_green, store, departure);
+        }
+        if is_green && !tenant.is_green {
+            self.fade(index, now);
+            return true;
+        }
+        if !is_green && leaf.deficit <= 0 {
+            leaf.deficit += tenant.quantum;
+            way.yellow.rotate(&mut self.leaves);
+            return true;
+        }
+        self.send(index, is_green, store, departure)
+    }
+
+    /// The same from the leaf on, for a tenant or a leaf that may be above its limit.
+    #[cold]
+    fn serve_bounded(&mut self, index: u32, is_green: bool, store: &mut Store, departure: &mut Departure<'_>) -> bool {
+        let now = departure.now;
+        let leaf = self.leaves[index as usize];
+        let tenant = &mut self.tenants[usize::from(leaf.tenant)];
+        if !tenant.caps.is_open() {
+            self.lift(index);
+            self.file(index, now);
+            return true;
+        }
+        if let Some(own) = self.own_of(index) {
+            let caps = &mut self.own[own].1;
+            caps.refill(now);
+            if !caps.is_open() {
+                self.lift(index);
+                self.file(index, now);
+                return true;
+            }
+        }
+        if is_green && !self.tenants[usize::from(leaf.tenant)].is_green {
+            self.fade(index, now);
+            return true;
+        }
+        if !is_green && leaf.deficit <= 0 {
+            self.leaves[index as usize].deficit += self.tenants[usize::from(leaf.tenant)].quantum;
+            self.ways[usize::from(leaf.way)].yellow.rotate(&mut self.leaves);
+            return true;
+        }
+        self.send(index, is_green, store, departure)
+    }
+
+    /// Lets the leaf's next packet go. `false`: there is no room for it.
+    #[inline(always)]
+    fn send(&mut self, index: u32, is_green: bool, store: &mut Store, departure: &mut Departure<'_>) -> bool {
+        let now = departure.now;
+        let class = self.pick(index, now);
+        let at = index as usize * Class::COUNT + class;
+        let discipline = self.classes[class];
+        let queue = &mut self.queues[at];
+        let (packet, size, signals) = match discipline.flows {
+            None => {
+                let Some((size, since)) = store.first(&queue.queue) else { return self.settle(index, class) };
+                if size.chunks() as usize > departure.room {
+                    return false;
+                }
+                let Some(packet) = store.pop(&mut queue.queue) else { return self.settle(index, class) };
+                let delay = now.since(since);
+                self.delays.record(class, delay);
+                let signals = match &discipline.aqm {
+                    Signal::Never => false,
+                    Signal::Red(curve) => curve.signals(delay, self.random.next()),
+                    Signal::Codel(codel) => {
+                        queue.codel.signals(codel, delay, queue.queue.octets(), now) || {
+                            codel.ce_threshold_ns.is_some_and(|most| delay > u64::from(most)) && is_capable(&packet)
+                        }
+                    }
+                };
+                (packet, size, signals)
+            }
+            Some(of) => {
+                let lists = &mut self.lists[index as usize * self.flow_classes + usize::from(of)];
+                let flow = self.flows.turn(lists, &queue.queue);
+                let from = match flow {
+                    None => &mut queue.queue,
+                    Some(flow) => &mut self.flows.at(flow).queue,
+                };
+                let Some((size, since)) = store.first(from) else { return self.settle(index, class) };
+                if size.chunks() as usize > departure.room {
+                    return false;
+                }
+                let Some(packet) = store.pop(from) else { return self.settle(index, class) };
+                let left = from.octets();
+                let codel = match flow {
+                    None => &mut queue.codel,
+                    Some(flow) => {
+                        queue.queue.count(size, false);
+                        let flow = self.flows.at(flow);
+                        flow.deficit -= size.octets() as i32;
+                        &mut flow.codel
+                    }
+                };
+                let delay = now.since(since);
+                self.delays.record(class, delay);
+                let signals = matches!(&discipline.aqm, Signal::Codel(parameters)
+                    if codel.signals(parameters, delay, left, now)
+                        || parameters.ce_threshold_ns.is_some_and(|most| delay > u64::from(most)) && is_capable(&packet));
+                (packet, size, signals)
+            }
+        };
+        self.waiting -= 1;
+        self.backlog.count(size, false);
+        let Some(packet) =
+            (if signals { self.signal(packet, index, discipline.drops, departure) } else { Some(packet) })
+        else {
+            return self.settle(index, class);
+        };
+        departure.room -= size.chunks() as usize;
+        departure.out.push(packet);
+        self.charge(index, class, is_green, size, now);
+        self.settle(index, class)
+    }
+
+    /// The class whose turn it is. The leaf has one.
+    #[inline(always)]
+    fn pick(&mut self, index: u32, now: Time) -> usize {
+        let leaf = &mut self.leaves[index as usize];
+        let mut strict = leaf.mask & self.strict;
+        while strict != 0 {
+            let class = strict.trailing_zeros() as usize;
+            let ahead = (now.0.saturating_add(STRICT_BURST_NS)) << 8;
+            if self.queues[index as usize * Class::COUNT + class].due <= ahead {
+                return class;
+            }
+            strict &= strict - 1;
+        }
+        let mask = leaf.mask & !self.strict;
+        if mask == 0 {
+            return leaf.mask.trailing_zeros() as usize % Class::COUNT;
+        }
+        let mut class = usize::from(leaf.turn) % Class::COUNT;
+        while mask & 1 << class == 0 || leaf.deficits[class] <= 0 {
+            let ahead = mask & (0xfe_u8.wrapping_shl(class as u32));
+            class = if ahead != 0 { ahead } else { mask }.trailing_zeros() as usize % Class::COUNT;
+            leaf.deficits[class] += self.classes[class].quantum;
+        }
+        leaf.turn = class as u8;
+        class
+    }
+
+    /// A packet went: everything above it pays.
+    #[inline(always)]
+    fn charge(&mut self, index: u32, class: usize, is_green: bool, size: Size, now: Time) {
+        let octets = self.account.octets(size);
+        let leaf = &mut self.leaves[index as usize];
+        let tenant = &mut self.tenants[usize::from(leaf.tenant)];
+        let way = &mut self.ways[usize::from(leaf.way)];
+        self.link.spend(wire_octets(size));
+        way.caps.spend(octets);
+        tenant.caps.spend(octets);
+        if is_green {
+            tenant.guarantee.spend_octets(octets);
+            tenant.is_green = tenant.guarantee.is_open();
+        } else {
+            leaf.deficit -= octets as i32;
+            way.budget = if self.yellow.is_single() { 0 } else { way.budget - i64::from(octets) };
+        }
+        let queue = &mut self.queues[index as usize * Class::COUNT + class];
+        queue.sent_packets += 1;
+        queue.sent_octets += u64::from(octets);
+        let stretch = self.classes[class].stretch;
+        if stretch == 0 {
+            leaf.deficits[class] = leaf.deficits[class].saturating_sub(octets.div_ceil(4) as i16);
+        } else {
+            // Q16.16 ns per octet, 1/256: 2⁻²⁴ ns; kept in 1/256 ns.
+            let takes = (u64::from(octets) * u64::from(leaf.slowness) * u64::from(stretch)) >> 16;
+            queue.due = queue.due.max(now.0 << 8).saturating_add(takes);
+        }
+        if leaf.bounded
+            && let Some(own) = self.own_of(index)
+        {
+            self.own[own].1.spend(octets);
+        }
+    }
+
+    /// After a packet has left a leaf: it may have been the class's last, or the leaf's. `true`, always.
+    #[inline(always)]
+    fn settle(&mut self, index: u32, class: usize) -> bool {
+        let at = index as usize * Class::COUNT + class;
+        let leaf = &mut self.leaves[index as usize];
+        if self.queues[at].queue.chunks() == 0 {
+            leaf.mask &= !(1 << class);
+            leaf.deficits[class] = leaf.deficits[class].min(0);
+            if let Some(of) = self.classes[class].flows {
+                self.flows.forget(&mut self.lists[index as usize * self.flow_classes + usize::from(of)]);
+            }
+            if leaf.mask == 0 {
+                self.retire(index);
+                return true;
+            }
+        }
+        if leaf.in_green {
+            let way = &mut self.ways[usize::from(leaf.way)];
+            way.green.rotate(&mut self.leaves);
+            self.green.rotate(&mut self.ways);
+        }
+        true
+    }
+
+    /// A packet is to carry a signal: marked if it can be, else dropped if its class wants that.
+    #[cold]
+    fn signal(
+        &mut self,
+        mut packet: Box<Packet>,
+        index: u32,
+        drops: bool,
+        departure: &mut Departure<'_>,
+    ) -> Option<Box<Packet>> {
+        let tenant = &mut self.tenants[usize::from(self.leaves[index as usize].tenant)];
+        if is_capable(&packet) {
+            packet.set_ecn(Ecn::Ce);
+            tenant.marked += 1;
+            return Some(packet);
+        }
+        if !drops || departure.drops == 0 || Ecn::of(packet.tos) == Ecn::Ce {
+            return Some(packet);
+        }
+        departure.drops -= 1;
+        tenant.dropped += 1;
+        departure.exits.push(packet, Exit::Drop(DropReason::EarlyDrop));
+        None
+    }
+
+    /// The leaf has its first packet.
+    fn activate(&mut self, index: u32, now: Time) {
+        let leaf = &mut self.leaves[index as usize];
+        let tenant = &mut self.tenants[usize::from(leaf.tenant)];
+        tenant.refill(now);
+        leaf.deficit = leaf.deficit.min(0) + tenant.quantum;
+        if tenant.active.is_empty() {
+            tenant.is_green = tenant.is_guaranteed && tenant.guarantee.is_open();
+        }
+        tenant.active.push(&mut self.leaves, index);
+        self.file(index, now);
+    }
+
+    /// The leaf has no packet left.
+    fn retire(&mut self, index: u32) {
+        self.lift(index);
+        let leaf = &mut self.leaves[index as usize];
+        leaf.state = State::Idle;
+        self.tenants[usize::from(leaf.tenant)].active.remove(&mut self.leaves, index);
+    }
+
+    /// Puts a leaf that is in no list where its tenant's buckets, and its own, say.
+    fn file(&mut self, index: u32, now: Time) {
+        let leaf = self.leaves[index as usize];
+        let ways = self.ways.len() as u32;
+        let tenant = &mut self.tenants[usize::from(leaf.tenant)];
+        let node = ways + u32::from(leaf.tenant);
+        if !tenant.caps.is_open() {
+            tenant.is_parked = true;
+            self.leaves[index as usize].state = State::Parked;
+            self.wheel.file(node, later(now, tenant.caps.wait()));
+            return;
+        }
+        if leaf.bounded
+            && let Some(own) = self.own_of(index)
+        {
+            let caps = &mut self.own[own].1;
+            caps.refill(now);
+            if !caps.is_open() {
+                self.leaves[index as usize].state = State::Parked;
+                self.wheel.file(ways + (self.tenants.len() + own) as u32, later(now, caps.wait()));
+                return;
+            }
+        }
+        let quantum = self.tenants[usize::from(leaf.tenant)].quantum;
+        let way = &mut self.ways[usize::from(leaf.way)];
+        way.yellow.push(&mut self.leaves, index);
+        way.quanta += i64::from(quantum);
+        self.leaves[index as usize].state = State::Listed;
+        self.colour(index, now);
+        self.relist(leaf.way.into());
+    }
+
+    /// Puts a leaf among the green ones if its tenant is below its guarantee; else it will be looked at again.
+    fn colour(&mut self, index: u32, now: Time) {
+        let leaf = &mut self.leaves[index as usize];
+        let tenant = &self.tenants[usize::from(leaf.tenant)];
+        if tenant.is_green {
+            if !leaf.in_green {
+                leaf.in_green = true;
+                self.ways[usize::from(leaf.way)].green.push(&mut self.leaves, index);
+            }
+        } else if tenant.is_guaranteed {
+            let node = self.ways.len() as u32 + u32::from(leaf.tenant);
+            self.wheel.file(node, later(now, tenant.guarantee.wait(tenant.threshold.into())));
+        }
+    }
+
+    /// Takes a leaf out of its way's lists.
+    fn lift(&mut self, index: u32) {
+        let leaf = &mut self.leaves[index as usize];
+        if leaf.state != State::Listed {
+            return;
+        }
+        leaf.state = State::Parked;
+        let was_green = std::mem::take(&mut leaf.in_green);
+        let (tenant, way) = (usize::from(leaf.tenant), usize::from(leaf.way));
+        self.ways[way].quanta -= i64::from(self.tenants[tenant].quantum);
+        self.ways[way].yellow.remove(&mut self.leaves, index);
+        if was_green {
+            self.ways[way].green.remove(&mut self.leaves, index);
+        }
+        self.relist(way);
+    }
+
+    /// The tenant of a green leaf has had its guarantee.
+    fn fade(&mut self, index: u32, now: Time) {
+        let leaf = &mut self.leaves[index as usize];
+        leaf.in_green = false;
+        let way = usize::from(leaf.way);
+        self.ways[way].green.remove(&mut self.leaves, index);
+        self.colour(index, now);
+        self.relist(way);
+    }
+
+    /// A way is in the port's lists if it has leaves in its own and is not shut.
+    fn relist(&mut self, at: usize) {
+        let way = &mut self.ways[at];
+        let green = !way.is_shut && !way.green.is_empty();
+        let yellow = !way.is_shut && !way.yellow.is_empty();
+        let was = (way.in_green, way.in_yellow);
+        (way.in_green, way.in_yellow) = (green, yellow);
+        match (was.0, green) {
+            (false, true) => self.green.push(&mut self.ways, at as u32),
+            (true, false) => self.green.remove(&mut self.ways, at as u32),
+            _ => {}
+        }
+        match (was.1, yellow) {
+            (false, true) => self.yellow.push(&mut self.ways, at as u32),
+            (true, false) => self.yellow.remove(&mut self.ways, at as u32),
+            _ => {}
+        }
+    }
+
+    /// A way is above its cap.
+    #[cold]
+    fn shut(&mut self, at: u32, now: Time) {
+        let way = &mut self.ways[at as usize];
+        way.is_shut = true;
+        self.wheel.file(at, later(now, way.caps.wait()));
+        self.relist(at as usize);
+    }
+
+    /// Something on the wheel is due.
+    fn look_again(&mut self, node: u32, now: Time) {
+        let (ways, tenants) = (self.ways.len(), self.tenants.len());
+        let node = node as usize;
+        if node < ways {
+            let way = &mut self.ways[node];
+            way.caps.refill(now);
+            if way.caps.is_open() {
+                way.is_shut = false;
+                self.relist(node);
+            } else {
+                self.wheel.file(node as u32, later(now, way.caps.wait()));
+            }
+        } else if node < ways + tenants {
+            self.look_at_tenant(node - ways, now);
+        } else {
+            let (leaf, caps) = &mut self.own[node - ways - tenants];
+            caps.refill(now);
+            let leaf = *leaf;
+            if self.leaves[leaf as usize].state == State::Parked {
+                self.file(leaf, now);
+            }
+        }
+    }
+
+    fn look_at_tenant(&mut self, at: usize, now: Time) {
+        let tenant = &mut self.tenants[at];
+        let node = (self.ways.len() + at) as u32;
+        tenant.refill(now);
+        if !tenant.caps.is_open() {
+            self.wheel.file(node, later(now, tenant.caps.wait()));
+            return;
+        }
+        let was_parked = std::mem::take(&mut tenant.is_parked);
+        let turns_green = tenant.is_guaranteed && !tenant.is_green && tenant.is_above_threshold();
+        tenant.is_green |= turns_green;
+        let waits_for_green = tenant.is_guaranteed && !tenant.is_green && !tenant.active.is_empty();
+        if waits_for_green {
+            self.wheel.file(node, later(now, tenant.guarantee.wait(tenant.threshold.into())));
+        }
+        let mut next = tenant.active.head;
+        while next != NIL && (was_parked || turns_green) {
+            let (index, leaf) = (next, self.leaves[next as usize]);
+            next = leaf.sibling();
+            match leaf.state {
+                State::Parked if was_parked => self.file(index, now),
+                State::Listed if turns_green => {
+                    self.colour(index, now);
+                    self.relist(leaf.way.into());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    #[inline]
+    fn own_of(&self, leaf: u32) -> Option<usize> {
+        self.own.binary_search_by_key(&leaf, |(leaf, _)| *leaf).ok()
+    }
+
+    /// The oldest packet of a class, whatever is above it: for what becomes of the queues in a change.
+    pub(super) fn take(&mut self, leaf: usize, class: usize, store: &mut Store) -> Option<(Box<Packet>, Time)> {
+        let queue = &mut self.queues[leaf * Class::COUNT + class].queue;
+        let mut from = &mut *queue;
+        let mut place = None;
+        if let Some(of) = self.classes[class].flows {
+            let lists = &mut self.lists[leaf * self.flow_classes + usize::from(of)];
+            place = self.flows.turn(lists, from);
+        }
+        if let Some(flow) = place {
+            from = &mut self.flows.at(flow).queue;
+        }
+        let (size, since) = store.first(from)?;
+        let packet = store.pop(from)?;
+        if place.is_some() {
+            queue.count(size, false);
+        }
+        self.waiting -= 1;
+        self.backlog.count(size, false);
+        self.settle(leaf as u32, class);
+        Some((packet, since))
+    }
+
+    /// All buckets have earned what they earn until now.
+    pub(super) fn refill(&mut self, now: Time) {
+        self.link.refill(now);
+        self.ways.iter_mut().for_each(|way| _ = way.caps.refill(now));
+        self.tenants.iter_mut().for_each(|tenant| _ = tenant.refill(now));
+        self.own.iter_mut().for_each(|(_, caps)| _ = caps.refill(now));
+    }
+
+    /// Goes on with the bound that a leaf had before a change.
+    pub(super) fn inherit_bound(&mut self, leaf: u32, old: &Self, from: u32) {
+        if let (Some(own), Some(was)) = (self.own_of(leaf), old.own_of(from)) {
+            self.own[own].1.inherit(&old.own[was].1);
+        }
+    }
+
+    /// Goes on with the link's bucket before a change.
+    pub(super) fn inherit_link(&mut self, other: &Self) {
+        self.link.inherit(&other.link);
+    }
+}
+
+impl Tenant {
+    /// Earns; whether a packet may go.
+    #[inline(always)]
+    fn refill(&mut self, now: Time) -> bool {
+        let elapsed = self.caps.refill(now);
+        if elapsed != 0 && self.is_guaranteed {
+            self.guarantee.earn(elapsed);
+        }
+        self.caps.is_open()
+    }
+
+    fn is_above_threshold(&self) -> bool {
+        self.guarantee.wait(self.threshold.into()) == 0
+    }
+
+    /// Goes on at the levels that it had before a change.
+    pub(super) fn inherit(&mut self, other: &Self) {
+        self.caps.inherit(&other.caps);
+        Bucket::inherit(&mut self.guarantee, &other.guarantee);
+        (self.marked, self.dropped) = (other.marked, other.dropped);
+    }
+}
+
+#[inline(always)]
+fn is_capable(packet: &Packet) -> bool {
+    matches!(Ecn::of(packet.tos), Ecn::Ect0 | Ecn::Ect1)
+}
+
+const fn later(now: Time, ns: u64) -> Time {
+    Time(now.0.saturating_add(ns))
+}
+
+/// Nanoseconds per octet in Q16.16, as far as it reaches.
+fn slowness(rate: Option<Rate>) -> u32 {
+    rate.map_or(0, |rate| ((8_000_000_000_u64 << 16) / rate.bits()).min(u32::MAX.into()) as u32)
+}

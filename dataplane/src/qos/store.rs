@@ -1,0 +1,237 @@
+//! The memory that all queues of a worker share, and how much of it each may have.
+//!
+//! A queue takes a share of what is *free* (Choudhury and Hahne, 1998): few long queues may be long, many must be short,
+//! and something always remains for one that was empty. Frames are counted beside octets, because what waits is what
+//! the interface cannot receive into.
+
+use super::list::NIL;
+use super::spec::Buffer;
+use crate::packet::{Packet, Time};
+
+/// A packet that waits: beside its box what the scheduler needs of it, so that it is not touched until it leaves.
+#[derive(Debug)]
+struct Slot {
+    packet: Option<Box<Packet>>,
+    since: Time,
+    next: u32,
+    size: Size,
+}
+
+/// Octets with outer headers (17 bits), of which are outer (7), and chunks (8).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Size(u32);
+
+impl Size {
+    /// Of a packet.
+    #[inline(always)]
+    pub fn of(packet: &Packet) -> Self {
+        let overhead = u32::from(packet.overhead).min(0x7f);
+        let len = packet.len.saturating_add(overhead).min(0x1_ffff);
+        let chunks = packet.frame.chunks().clamp(1, 0xff) as u32;
+        Self(len | overhead << 17 | chunks << 24)
+    }
+
+    /// Octets, outer headers included.
+    #[inline(always)]
+    pub const fn octets(self) -> u32 {
+        self.0 & 0x1_ffff
+    }
+
+    /// Octets of outer headers.
+    #[inline(always)]
+    pub const fn overhead(self) -> u32 {
+        self.0 >> 17 & 0x7f
+    }
+
+    /// Chunks of memory.
+    #[inline(always)]
+    pub const fn chunks(self) -> u32 {
+        self.0 >> 24
+    }
+}
+
+/// A queue of packets in the store, oldest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queue {
+    head: u32,
+    tail: u32,
+    octets: u32,
+    chunks: u32,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self { head: NIL, tail: NIL, octets: 0, chunks: 0 }
+    }
+}
+
+impl Queue {
+    /// Whether nothing waits.
+    #[inline(always)]
+    pub const fn is_empty(&self) -> bool {
+        self.head == NIL
+    }
+
+    /// Octets that wait.
+    #[inline(always)]
+    pub const fn octets(&self) -> u32 {
+        self.octets
+    }
+
+    /// Chunks that wait.
+    #[inline(always)]
+    pub const fn chunks(&self) -> u32 {
+        self.chunks
+    }
+
+    /// A packet came into, or left, a queue that this one is the sum of.
+    #[inline(always)]
+    pub const fn count(&mut self, size: Size, came: bool) {
+        let (octets, chunks) = (size.octets(), size.chunks());
+        if came {
+            self.octets = self.octets.wrapping_add(octets);
+            self.chunks = self.chunks.wrapping_add(chunks);
+        } else {
+            self.octets = self.octets.wrapping_sub(octets);
+            self.chunks = self.chunks.wrapping_sub(chunks);
+        }
+    }
+}
+
+/// The slots.
+#[derive(Debug)]
+pub struct Store {
+    slots: Vec<Slot>,
+    free: u32,
+    packets: usize,
+    /// Chunks and octets that are free. A packet that was taken in when few were may take octets below zero.
+    free_chunks: u32,
+    free_octets: i64,
+    whole: Buffer,
+}
+
+impl Store {
+    /// All free.
+    pub fn new(whole: Buffer) -> Self {
+        let mut store = Self {
+            slots: Vec::new(),
+            free: NIL,
+            packets: 0,
+            free_chunks: 0,
+            free_octets: 0,
+            whole: Buffer { frames: 0, bytes: 0 },
+        };
+        store.resize(whole);
+        store
+    }
+
+    /// Holds so much from now on; what waits beyond it stays.
+    pub fn resize(&mut self, whole: Buffer) {
+        let used = self.whole.frames.saturating_sub(self.free_chunks);
+        self.free_chunks = whole.frames.saturating_sub(used);
+        self.free_octets += whole.bytes as i64 - self.whole.bytes as i64;
+        self.slots.reserve_exact((whole.frames as usize).saturating_sub(self.slots.len()));
+        while self.slots.len() < whole.frames as usize {
+            self.slots.push(Slot { packet: None, since: Time(0), next: self.free, size: Size(0) });
+            self.free = self.slots.len() as u32 - 1;
+        }
+        self.whole = Buffer { frames: whole.frames.max(used), ..whole };
+    }
+
+    /// How many packets wait.
+    pub const fn len(&self) -> usize {
+        self.packets
+    }
+
+    /// Whether none waits.
+    pub const fn is_empty(&self) -> bool {
+        self.packets == 0
+    }
+
+    /// Whether nothing is missing: what is free and what waits make the whole.
+    pub fn is_whole(&self) -> bool {
+        let waiting = || self.slots.iter().filter(|slot| slot.packet.is_some());
+        let mut free = 0;
+        let mut at = self.free;
+        while at != NIL && free <= self.slots.len() {
+            (free, at) = (free + 1, self.slots[at as usize].next);
+        }
+        let chunks: u32 = waiting().map(|slot| slot.size.chunks()).sum();
+        let octets: i64 = waiting().map(|slot| i64::from(slot.size.octets())).sum();
+        waiting().count() == self.packets
+            && free + self.packets == self.slots.len()
+            && self.free_chunks + chunks == self.whole.frames
+            && self.free_octets + octets == self.whole.bytes as i64
+    }
+
+    /// Whether a queue that holds `octets` and `chunks` may have a packet more.
+    #[inline(always)]
+    pub fn admits(&self, queue: &Queue, alpha_eighths: u32, size: Size) -> bool {
+        if size.chunks() > self.free_chunks || self.free == NIL {
+            return false;
+        }
+        if queue.octets < LEAST {
+            return true;
+        }
+        let octets = self.free_octets.max(0) as u64 * u64::from(alpha_eighths) / 8;
+        let chunks = u64::from(self.free_chunks) * u64::from(alpha_eighths) / 8;
+        u64::from(queue.octets) < octets && u64::from(queue.chunks) < chunks
+    }
+
+    /// Puts a packet at a queue's end. The queue has been admitted.
+    ///
+    /// # Errors
+    ///
+    /// Gives it back if there is no slot after all.
+    #[inline(always)]
+    pub fn push(&mut self, queue: &mut Queue, packet: Box<Packet>, size: Size, now: Time) -> Result<(), Box<Packet>> {
+        let at = self.free;
+        let Some(slot) = self.slots.get_mut(at as usize) else { return Err(packet) };
+        self.free = slot.next;
+        *slot = Slot { packet: Some(packet), since: now, next: NIL, size };
+        match self.slots.get_mut(queue.tail as usize) {
+            Some(tail) if queue.head != NIL => tail.next = at,
+            _ => queue.head = at,
+        }
+        queue.tail = at;
+        queue.count(size, true);
+        self.packets += 1;
+        self.free_chunks = self.free_chunks.wrapping_sub(size.chunks());
+        self.free_octets -= i64::from(size.octets());
+        Ok(())
+    }
+
+    /// Size and arrival of a queue's first packet.
+    #[inline(always)]
+    pub fn first(&self, queue: &Queue) -> Option<(Size, Time)> {
+        self.slots.get(queue.head as usize).map(|slot| (slot.size, slot.since))
+    }
+
+    /// Takes a queue's first packet out.
+    #[inline(always)]
+    pub fn pop(&mut self, queue: &mut Queue) -> Option<Box<Packet>> {
+        let at = queue.head;
+        let slot = self.slots.get_mut(at as usize)?;
+        let packet = slot.packet.take()?;
+        let size = slot.size;
+        queue.head = slot.next;
+        slot.next = self.free;
+        self.free = at;
+        queue.count(size, false);
+        self.packets -= 1;
+        self.free_chunks = self.free_chunks.wrapping_add(size.chunks());
+        self.free_octets += i64::from(size.octets());
+        Some(packet)
+    }
+
+    /// Asks for the memory of a queue's first packet.
+    #[inline(always)]
+    pub fn prefetch(&self, queue: &Queue) {
+        if let Some(slot) = self.slots.get(queue.head as usize) {
+            sys::prefetch_read(slot);
+        }
+    }
+}
+
+/// A queue may have so many octets whatever others have, as long as there is room at all: two packets.
+const LEAST: u32 = 3_000;
