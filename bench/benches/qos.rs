@@ -1,7 +1,8 @@
-//! What decides what a packet may do: the access list, and policers.
+//! What decides what a packet may do and when it goes: the access list, policers, and the scheduler.
 
 use bench::acl::List;
 use bench::policer::Policed;
+use bench::queues::Queues;
 use bench::rig::BATCH;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use dataplane::qos::policer::Kind;
@@ -33,9 +34,23 @@ fn policer(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// In and out, by leaves.
+fn qos(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("qos");
+    group.throughput(Throughput::Elements(BATCH as u64));
+    for (name, leaves, backlog) in [("4096", 4_096, 4_096), ("65536", 65_536, 32_768)] {
+        let mut queues = None;
+        group.bench_function(name, |bencher| {
+            let queues = queues.get_or_insert_with(|| Queues::new(leaves, backlog));
+            bencher.iter_custom(|rounds| queues.rounds(rounds));
+        });
+    }
+    group.finish();
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default().warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
-    targets = acl, policer
+    targets = acl, policer, qos
 }
 criterion_main!(benches);

@@ -6,6 +6,7 @@ pub mod family;
 pub mod fib;
 pub mod lab;
 pub mod policer;
+pub mod queues;
 pub mod random;
 pub mod results;
 pub mod rig;

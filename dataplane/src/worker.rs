@@ -3,6 +3,7 @@
 use crate::io::{Driver, Outlets, Port};
 use crate::packet::{Batch, DropReason, Exit, Packet, PortId, Stock, Time};
 use crate::pipeline::Pipeline;
+use crate::qos;
 use crate::slow::Slow;
 use crate::tables::{Reader, Tables};
 use std::mem;
@@ -57,6 +58,8 @@ pub enum Command {
     Close(PortId),
     /// Punt to these devices from now on.
     Outlets(Outlets),
+    /// Queue under this plan from now on.
+    Shape(Box<qos::Plan>),
 }
 
 /// What wakes a sleeping worker: for others than control, without a system call while it is awake.
@@ -291,7 +294,7 @@ impl Worker {
             Command::Cross(port, peer) => {
                 if let Some(outbound) = self.outbound.iter_mut().find(|outbound| outbound.peer == peer) {
                     outbound.ports.push(port);
-                    self.pipeline.shaper.open(port);
+                    self.pipeline.shaper.open_crossing(port);
                 }
             }
             Command::Close(port) => {
@@ -300,6 +303,14 @@ impl Worker {
                 self.close(|lane| lane.port == port, now);
             }
             Command::Outlets(outlets) => *self.slow.outlets() = outlets,
+            Command::Shape(plan) => {
+                let Pipeline { shaper, exits, .. } = &mut self.pipeline;
+                // What it goes without is freed here: once a change, with no packet in it.
+                let _old = shaper.adopt(*plan, exits, now);
+                let tables = self.tables.load();
+                self.slow.settle(&mut self.pipeline, &mut self.stock, tables, now);
+                self.count_waiting();
+            }
         }
     }
 
@@ -381,7 +392,12 @@ impl Worker {
         if !self.is_called() {
             let fds = self.lanes.iter().filter_map(|lane| lane.driver.wait_on()).chain([(*bell.wake).as_fd()]);
             let patience = self.slow.deadline().map_or(LONGEST_SLEEP, |deadline| deadline.since(now).max(1_000_000));
-            let patience = if self.pipeline.shaper.waiting() == 0 { patience } else { patience.min(SHORTEST_SLEEP) };
+            let patience = match self.pipeline.shaper.deadline(now) {
+                // The ring has no room.
+                Some(due) if due <= now => patience.min(SHORTEST_SLEEP),
+                Some(due) => patience.min(due.since(now)),
+                None => patience,
+            };
             self.tables.rest();
             // Under a wait that fails, this is a busy loop and no worse.
             let _ready = waiter.wait(fds, Some(Duration::from_nanos(patience.min(LONGEST_SLEEP))));

@@ -8,6 +8,7 @@ use dataplane::control::offline;
 use dataplane::io::{Outlet, Outlets};
 use dataplane::packet::DropReason::{self, *};
 use dataplane::packet::{PortId, Time};
+use dataplane::qos::{Account, Aqm, NotCapable, Plan, PortSpec, Rate, Red, Spec};
 use dataplane::worker::Command;
 use etherparse::PacketBuilder;
 use integration::frames::{decode, vxlan};
@@ -46,6 +47,7 @@ fn provoke(reason: DropReason) -> Option<Scene> {
         NoLocalPath => from_tunnel(&framed([0xff; 6], MACS.far, &answer4())),
         DeviceFull => return None,
         QueueFull => more_than_a_queue_holds(),
+        EarlyDrop => more_delay_than_a_class_suffers(),
         NoFrame => given(Scene::with("", 1500, 1, |_| {}), LAN, from_client(&udp4(1700))),
         TooLong => given(Scene::with("", 65_535, CHUNKS, |_| {}), LAN, from_client(&udp4(40_000))),
         PortDown => port_that_went(),
@@ -306,6 +308,22 @@ fn more_than_a_queue_holds() -> Scene {
     for _ in 0..=limit {
         scene.receive(LAN, from_client(&udp4(0)));
     }
+    scene
+}
+
+fn more_delay_than_a_class_suffers() -> Scene {
+    let mut scene = Scene::new();
+    let mut spec = Spec::plain(0);
+    spec.ports.push(PortSpec { port: WAN, rate: Rate::new(10_000_000), account: Account::L1 });
+    let red = Red { start_ns: 0, end_ns: 1, most_permille: 1_000 };
+    spec.classes.iter_mut().for_each(|class| (class.aqm, class.not_capable) = (Aqm::Red(red), NotCapable::Drop));
+    let plan = Plan::new(&Arc::new(spec), 8).expect("a specification that can be kept");
+    scene.gateway.worker.obey(Command::Shape(Box::new(plan)), Time(0));
+    // A microsecond is too long.
+    scene.set_sending(WAN, false);
+    scene.receive(LAN, from_client(&udp4(10)));
+    scene.pass(Time(1_000));
+    scene.set_sending(WAN, true);
     scene
 }
 

@@ -191,7 +191,8 @@ impl Scheduler {
             (sent || leaf.mask != 0).then(|| LeafReport {
                 tenant: TenantId(leaf.tenant),
                 tunnel: leaf.way.checked_sub(1).map(TunnelId),
-                throttled: leaf.state == State::Parked || self.ways[usize::from(leaf.way)].is_shut,
+                throttled: matches!(leaf.state, State::Parked | State::Bound)
+                    || self.ways[usize::from(leaf.way)].is_shut,
                 classes: std::array::from_fn(|class| ClassReport {
                     sent_packets: queues[class].sent_packets,
                     sent_octets: queues[class].sent_octets,
@@ -219,7 +220,7 @@ impl Scheduler {
                 if leaf.state != State::Listed || leaf.mask == 0 {
                     return false;
                 }
-                (listed, green, at) = (listed + 1, green + usize::from(leaf.in_green), leaf.next());
+                (listed, green, at) = (listed + 1, green + usize::from(leaf.in_green), leaf.next(false));
             }
         }
         let all = |which: fn(&Leaf) -> bool| self.leaves.iter().filter(|leaf| which(leaf)).count();

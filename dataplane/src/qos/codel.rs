@@ -22,12 +22,18 @@ const SIGNALLING: u32 = 1 << 31;
 const MTU: u32 = 1514;
 
 impl State {
+    /// A packet left without delay.
+    #[inline(always)]
+    pub const fn calm(&mut self) {
+        self.above_until = 0;
+        self.last &= !SIGNALLING;
+    }
+
     /// Whether the packet that leaves now carries a signal. `left` are the octets behind it.
     #[inline(always)]
     pub fn signals(&mut self, codel: &Codel, delay: u64, left: u32, now: Time) -> bool {
         if delay < u64::from(codel.target_ns) || left <= MTU {
-            self.above_until = 0;
-            self.last &= !SIGNALLING;
+            self.calm();
             return false;
         }
         self.above(codel, now.0)

@@ -11,6 +11,8 @@ use super::store::Queue;
 #[derive(Debug)]
 pub struct Flows {
     flows: Box<[Flow]>,
+    /// What each place is taken by, mixed into a number; 0: free. Eight of them are half a line of memory.
+    tags: Box<[u32]>,
 }
 
 /// One flow of one class of one leaf.
@@ -60,31 +62,56 @@ impl Flows {
             owner: NIL,
             hash: 0,
         };
-        Self { flows: vec![free; flows.next_power_of_two().max(SET)].into() }
+        let count = flows.next_power_of_two().max(SET);
+        Self { flows: vec![free; count].into(), tags: vec![0; count].into() }
     }
 
     /// A flow's place, taken for it if need be.
     #[inline]
     pub fn place(&mut self, lists: &mut FlowLists, owner: u32, hash: u32) -> Option<u32> {
-        let mixed = (hash ^ owner.wrapping_mul(0x9e37_79b9)).wrapping_mul(0x85eb_ca6b) as usize >> 8;
-        let first = mixed.wrapping_mul(SET) & (self.flows.len() - 1);
-        let set = &mut self.flows[first..first + SET];
-        let (mut free, mut shared) = (None, None);
-        for (at, flow) in set.iter().enumerate() {
-            if flow.owner == owner {
-                if flow.hash == hash {
-                    return Some((first + at) as u32);
-                }
-                shared = Some(at);
-            } else if flow.owner == NIL && free.is_none() {
-                free = Some(at);
-            }
+        let (first, tag) = self.set_of(owner, hash);
+        let (mut same, mut free) = (0_u32, 0_u32);
+        for (at, other) in self.tags[first..first + SET].iter().enumerate() {
+            same |= u32::from(*other == tag) << at;
+            free |= u32::from(*other == 0) << at;
         }
-        let Some(at) = free else { return shared.map(|at| (first + at) as u32) };
-        set[at] = Flow { owner, hash, deficit: QUANTUM, codel: codel::State::default(), next: NIL, ..set[at] };
-        let at = (first + at) as u32;
-        self.push(&mut lists.new, at);
-        Some(at)
+        while same != 0 {
+            let at = first + same.trailing_zeros() as usize;
+            if (self.flows[at].owner, self.flows[at].hash) == (owner, hash) {
+                return Some(at as u32);
+            }
+            same &= same - 1;
+        }
+        if free == 0 {
+            return self.shared(first, owner);
+        }
+        let at = free.trailing_zeros() as usize;
+        let at = first + at;
+        self.tags[at] = tag;
+        let flow = &mut self.flows[at];
+        *flow = Flow { owner, hash, deficit: QUANTUM, codel: codel::State::default(), next: NIL, ..*flow };
+        self.push(&mut lists.new, at as u32);
+        Some(at as u32)
+    }
+
+    /// A place of a full set that a flow of the same class has.
+    #[cold]
+    fn shared(&self, first: usize, owner: u32) -> Option<u32> {
+        (first..first + SET).find(|at| self.flows[*at].owner == owner).map(|at| at as u32)
+    }
+
+    /// The first place that a flow may have, and its tag.
+    #[inline(always)]
+    fn set_of(&self, owner: u32, hash: u32) -> (usize, u32) {
+        let mixed = u64::from(hash ^ owner.wrapping_mul(0x9e37_79b9)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let first = ((mixed >> 20) as usize).wrapping_mul(SET) & (self.flows.len() - 1);
+        (first, (mixed >> 32) as u32 | 1)
+    }
+
+    /// Asks for the memory that `place` will want.
+    #[inline(always)]
+    pub fn prefetch(&self, owner: u32, hash: u32) {
+        sys::prefetch_read(&self.tags[self.set_of(owner, hash).0]);
     }
 
     /// The flow whose turn it is, with a packet; `None`: the common queue's.
@@ -118,7 +145,17 @@ impl Flows {
                 self.push(&mut lists.old, at);
             } else {
                 flow.owner = NIL;
+                self.tags[at as usize] = 0;
             }
+        }
+    }
+
+    /// Asks for the memory of the flow that is likely to be next.
+    #[inline(always)]
+    pub fn prefetch_next(&self, lists: &FlowLists) {
+        let at = if lists.new.0 != NIL { lists.new.0 } else { lists.old.0 };
+        if let Some(flow) = self.flows.get(at as usize) {
+            sys::prefetch_read(flow);
         }
     }
 
@@ -127,6 +164,7 @@ impl Flows {
         for mut at in [lists.new.0, lists.old.0] {
             while let Some(flow) = self.flows.get_mut(at as usize) {
                 flow.owner = NIL;
+                self.tags[at as usize] = 0;
                 at = flow.next;
             }
         }

@@ -15,15 +15,17 @@ pub enum State {
     Idle,
     /// It is in its way's lists.
     Listed,
-    /// Its tenant, or itself, is above its limit.
+    /// Its tenant is above its limit.
     Parked,
+    /// It is above its own.
+    Bound,
 }
 
 /// The list of its way that a leaf is in while its tenant is below its guarantee.
 pub const GREEN: usize = 0;
 /// The list of its way that a leaf is in: the order of turns, in which a guarantee changes nothing.
 pub const YELLOW: usize = 1;
-/// The list of its tenant's leaves that have packets.
+/// The list of its tenant's leaves that have packets, if it has a guarantee, or that are parked, if not.
 pub const OF_TENANT: usize = 2;
 
 /// The packets of one tenant for one way out: a line of memory.
@@ -35,6 +37,8 @@ pub struct Leaf {
     tenant_link: Link,
     /// Octets that it may still send in this turn.
     pub deficit: i32,
+    /// Octets of a turn.
+    pub quantum: i32,
     /// Nanoseconds that an octet takes at the least of the rates above, in Q16.16; 0: no time.
     pub slowness: u32,
     /// Whose.
@@ -55,6 +59,8 @@ pub struct Leaf {
     pub deficits: [i16; Class::COUNT],
 }
 
+const _: () = assert!(size_of::<Leaf>() == 64 && size_of::<ClassQueue>() == 64 && size_of::<Tenant>() == 128);
+
 impl Leaf {
     /// Without packets.
     pub fn new(tenant: u16, way: u16) -> Self {
@@ -63,6 +69,7 @@ impl Leaf {
             yellow_link: Link::default(),
             tenant_link: Link::default(),
             deficit: 0,
+            quantum: QUANTUM,
             slowness: 0,
             tenant,
             way,
@@ -75,10 +82,10 @@ impl Leaf {
         }
     }
 
-    /// The leaf after it in its way's list.
+    /// The leaf after it in one of its way's lists.
     #[inline(always)]
-    pub const fn next(&self) -> u32 {
-        self.yellow_link.next
+    pub const fn next(&self, is_green: bool) -> u32 {
+        if is_green { self.green_link.next } else { self.yellow_link.next }
     }
 
     /// The next leaf of its tenant that has packets.
@@ -133,10 +140,8 @@ pub struct Tenant {
     pub caps: Caps,
     /// What it is guaranteed.
     pub guarantee: Bucket,
-    /// All its leaves that have packets.
-    pub active: List<OF_TENANT>,
-    /// Octets of a leaf's turn.
-    pub quantum: i32,
+    /// All its leaves that have packets if there is a guarantee; if not, those that are parked.
+    pub leaves: List<OF_TENANT>,
     /// Octets of guarantee that make it green again: so many that it is not for each packet.
     pub threshold: u32,
     /// Packets marked.
@@ -163,8 +168,7 @@ impl Tenant {
         Self {
             caps: Caps::new(&spec.limit),
             guarantee: spec.guarantee.map_or_else(Bucket::default, |rate| Bucket::octets(rate, burst(rate))),
-            active: List::default(),
-            quantum: QUANTUM * i32::from(spec.weight.value()),
+            leaves: List::default(),
             threshold: spec
                 .guarantee
                 .map_or(0, |rate| rate.octets_in(THRESHOLD_NS).min(u64::from(burst(rate)) / 2) as u32),
@@ -194,6 +198,8 @@ pub struct Way {
     pub budget: i64,
     /// It is above its cap.
     pub is_shut: bool,
+    /// Packets of green leaves until the next way's.
+    pub greens: u8,
     /// It is in the port's list of green ways.
     pub in_green: bool,
     /// It is in the port's list of ways that may send.
@@ -212,9 +218,19 @@ impl Way {
             quanta: 0,
             budget: 0,
             is_shut: false,
+            greens: 0,
             in_green: false,
             in_yellow: false,
         }
+    }
+}
+
+impl Way {
+    /// Whether the port's lists have it where it should not be, or not where it should.
+    #[inline(always)]
+    pub const fn is_astray(&self) -> bool {
+        self.in_green != (!self.is_shut && !self.green.is_empty())
+            || self.in_yellow != (!self.is_shut && !self.yellow.is_empty())
     }
 }
 
@@ -237,6 +253,10 @@ impl Linked<YELLOW> for Way {
 pub struct Discipline {
     /// What its queue does.
     pub aqm: Signal,
+    /// A delay up to this is no concern of `aqm`.
+    pub quiet_ns: u64,
+    /// Above this delay all that is capable is marked.
+    pub threshold_ns: u64,
     /// What cannot be marked is dropped.
     pub drops: bool,
     /// Eighths of the free buffer that a queue may have.
@@ -280,6 +300,18 @@ impl Discipline {
                     Aqm::Tail => Signal::Never,
                     Aqm::Red(red) => Signal::Red(Curve::new(&red)),
                     Aqm::Codel(codel) | Aqm::FqCodel(codel) => Signal::Codel(codel),
+                },
+                quiet_ns: match class.aqm {
+                    Aqm::Tail => u64::MAX,
+                    Aqm::Red(red) => red.start_ns.into(),
+                    Aqm::Codel(codel) | Aqm::FqCodel(codel) => {
+                        u64::from(codel.target_ns - 1).min(codel.ce_threshold_ns.map_or(u64::MAX, u64::from))
+                    }
+                },
+                threshold_ns: match class.aqm {
+                    Aqm::Codel(Codel { ce_threshold_ns: Some(ns), .. })
+                    | Aqm::FqCodel(Codel { ce_threshold_ns: Some(ns), .. }) => ns.into(),
+                    _ => u64::MAX,
                 },
                 drops: class.not_capable == NotCapable::Drop,
                 alpha: class.alpha_eighths.into(),

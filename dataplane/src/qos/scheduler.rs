@@ -17,11 +17,11 @@
 use super::bucket::{Bucket, Caps};
 use super::delays::Delays;
 use super::fq::{FlowLists, Flows};
-use super::leaf::{ClassQueue, Discipline, GREEN, Leaf, Signal, State, Tenant, Way, YELLOW, wire_octets};
+use super::leaf::{ClassQueue, Discipline, GREEN, Leaf, QUANTUM, Signal, State, Tenant, Way, YELLOW, wire_octets};
 use super::list::{List, NIL};
 use super::red::Random;
 use super::spec::{Account, Limit, PortSpec, Rate, Spec};
-use super::store::{Size, Store};
+use super::store::{Size, Store, Taken};
 use super::wheel::Wheel;
 use crate::packet::{Batch, Class, DropReason, Exit, Exits, Packet, Time, TunnelId};
 use std::sync::Arc;
@@ -68,6 +68,8 @@ struct Departure<'a> {
     room: usize,
     /// Early drops that are still allowed: more are made in the next call.
     drops: usize,
+    /// Which of `out` are to be marked: once their memory is there.
+    marks: u64,
     now: Time,
 }
 
@@ -77,6 +79,8 @@ const MOST_FLOWS: usize = 1 << 16;
 const PORT_ALPHA: u32 = 16;
 /// Nanoseconds that a strict class may be ahead of its limit, at its limit's rate.
 const STRICT_BURST_NS: u64 = 500_000;
+/// Packets of a way's green leaves before the next way's: neighbours' memory is asked for ahead.
+const GREENS: u8 = 8;
 /// Early drops of one call at most.
 const DROPS: usize = Batch::SIZE;
 
@@ -87,8 +91,10 @@ impl Scheduler {
         let classes = Discipline::all(&spec.classes);
         let flow_classes = classes.iter().filter(|class| class.flows.is_some()).count();
         let flows = if flow_classes == 0 { 0 } else { (2 * spec.buffer.frames as usize).min(MOST_FLOWS) };
-        let mut leaves: Box<[_]> =
-            (0..ways).flat_map(|way| (0..tenants).map(move |tenant| Leaf::new(tenant as u16, way as u16))).collect();
+        let mut leaves = in_huge_pages(ways * tenants, Leaf::new(0, 0));
+        for (at, leaf) in leaves.iter_mut().enumerate() {
+            *leaf = Leaf::new((at % tenants) as u16, (at / tenants) as u16);
+        }
         let mut own: Vec<_> = spec
             .leaves
             .iter()
@@ -103,6 +109,7 @@ impl Scheduler {
             let tunnel = usize::from(leaf.way).checked_sub(1).and_then(|tunnel| spec.tunnels[tunnel].cap.rate);
             let least = [port.rate, tunnel, spec.tenants[usize::from(leaf.tenant)].limit.rate];
             leaf.slowness = slowness(least.into_iter().flatten().min());
+            leaf.quantum = QUANTUM * i32::from(spec.tenants[usize::from(leaf.tenant)].weight.value());
         }
         for (at, _, rate) in &own {
             let leaf = &mut leaves[*at as usize];
@@ -118,7 +125,7 @@ impl Scheduler {
             yellow: List::default(),
             ways: (0..ways).map(|at| Way::new(caps(at))).collect(),
             tenants: spec.tenants.iter().map(Tenant::new).collect(),
-            queues: vec![ClassQueue::default(); leaves.len() * Class::COUNT].into(),
+            queues: in_huge_pages(leaves.len() * Class::COUNT, ClassQueue::default()),
             lists: vec![FlowLists::default(); leaves.len() * flow_classes].into(),
             flows: Flows::new(flows),
             flow_classes,
@@ -162,8 +169,15 @@ impl Scheduler {
     #[inline(always)]
     pub fn prefetch(&self, packet: &Packet) {
         let leaf = self.leaf_of(packet);
+        let at = leaf * Class::COUNT + packet.class.index();
         sys::prefetch_read(&self.leaves[leaf]);
-        sys::prefetch_read(&self.queues[leaf * Class::COUNT + packet.class.index()]);
+        sys::prefetch_read(&self.queues[at]);
+        if let Some(tenant) = self.tenants.get(packet.tenant.index()) {
+            tenant.prefetch();
+        }
+        if self.classes[packet.class.index()].flows.is_some() {
+            self.flows.prefetch(at as u32, packet.flow);
+        }
     }
 
     /// Takes a packet into its queue.
@@ -226,12 +240,18 @@ impl Scheduler {
             self.look_again(node, now);
         }
         self.link.refill(now);
-        let mut departure = Departure { out, exits, room, drops: DROPS, now };
+        let mut departure = Departure { out, exits, room, drops: DROPS, marks: 0, now };
         while departure.out.room() > 0 && self.link.is_open() {
             let way = if self.green.is_empty() { self.yellow.head } else { self.green.head };
             if way == NIL || !self.serve(way, store, &mut departure) {
                 break;
             }
+        }
+        if departure.marks != 0 {
+            let marks = departure.marks;
+            let marked = |(at, _): &(usize, &mut Packet)| marks >> at & 1 != 0;
+            out.iter_mut().enumerate().filter(marked).for_each(|(_, packet)| packet.frame.prefetch());
+            out.iter_mut().enumerate().filter(marked).for_each(|(_, packet)| packet.set_ecn(Ecn::Ce));
         }
     }
 
@@ -261,6 +281,8 @@ impl Scheduler {
             return true;
         }
         let index = if is_green { way.green.head } else { way.yellow.head };
+        self.look_ahead(index, is_green, store);
+        let way = &mut self.ways[at as usize];
         let leaf = &mut self.leaves[index as usize];
         let tenant = &mut self.tenants[usize::from(leaf.tenant)];
         if !tenant.refill(now) || leaf.bounded {
@@ -271,11 +293,43 @@ impl Scheduler {
             return true;
         }
         if !is_green && leaf.deficit <= 0 {
-            leaf.deficit += tenant.quantum;
+            leaf.deficit += leaf.quantum;
             way.yellow.rotate(&mut self.leaves);
             return true;
         }
         self.send(index, is_green, store, departure)
+    }
+
+    /// Asks for memory of the leaves that come after this one, in the order in which one part leads to the next.
+    #[inline(always)]
+    fn look_ahead(&self, index: u32, is_green: bool, store: &Store) {
+        let queue = |at: u32, leaf: &Leaf| {
+            let class = leaf.mask.trailing_zeros() as usize % Class::COUNT;
+            &self.queues[at as usize * Class::COUNT + class]
+        };
+        let next = self.leaves[index as usize].next(is_green);
+        let Some(leaf) = self.leaves.get(next as usize) else { return };
+        store.prefetch(&queue(next, leaf).queue);
+        if let Some(lists) = self.lists_of(next, leaf) {
+            self.flows.prefetch_next(lists);
+        }
+        let next = leaf.next(is_green);
+        let Some(leaf) = self.leaves.get(next as usize) else { return };
+        sys::prefetch_read(queue(next, leaf));
+        if let Some(lists) = self.lists_of(next, leaf) {
+            sys::prefetch_read(lists);
+        }
+        self.tenants[usize::from(leaf.tenant)].prefetch();
+        if let Some(leaf) = self.leaves.get(leaf.next(is_green) as usize) {
+            sys::prefetch_read(leaf);
+        }
+    }
+
+    /// The flows of the class that is likely to be next.
+    #[inline(always)]
+    fn lists_of(&self, at: u32, leaf: &Leaf) -> Option<&FlowLists> {
+        let of = self.classes[leaf.mask.trailing_zeros() as usize % Class::COUNT].flows?;
+        self.lists.get(at as usize * self.flow_classes + usize::from(of))
     }
 
     /// The same from the leaf on, for a tenant or a leaf that may be above its limit.
@@ -303,7 +357,7 @@ impl Scheduler {
             return true;
         }
         if !is_green && leaf.deficit <= 0 {
-            self.leaves[index as usize].deficit += self.tenants[usize::from(leaf.tenant)].quantum;
+            self.leaves[index as usize].deficit += leaf.quantum;
             self.ways[usize::from(leaf.way)].yellow.rotate(&mut self.leaves);
             return true;
         }
@@ -316,65 +370,50 @@ impl Scheduler {
         let now = departure.now;
         let class = self.pick(index, now);
         let at = index as usize * Class::COUNT + class;
-        let discipline = self.classes[class];
-        let queue = &mut self.queues[at];
-        let (packet, size, signals) = match discipline.flows {
-            None => {
-                let Some((size, since)) = store.first(&queue.queue) else { return self.settle(index, class) };
-                if size.chunks() as usize > departure.room {
-                    return false;
-                }
-                let Some(packet) = store.pop(&mut queue.queue) else { return self.settle(index, class) };
-                let delay = now.since(since);
-                self.delays.record(class, delay);
-                let signals = match &discipline.aqm {
-                    Signal::Never => false,
-                    Signal::Red(curve) => curve.signals(delay, self.random.next()),
-                    Signal::Codel(codel) => {
-                        queue.codel.signals(codel, delay, queue.queue.octets(), now) || {
-                            codel.ce_threshold_ns.is_some_and(|most| delay > u64::from(most)) && is_capable(&packet)
-                        }
-                    }
-                };
-                (packet, size, signals)
-            }
+        let discipline = &self.classes[class];
+        let ClassQueue { queue, codel, .. } = &mut self.queues[at];
+        let (taken, left, codel) = match discipline.flows {
+            None => (store.pop(queue, departure.room), queue.octets(), codel),
             Some(of) => {
                 let lists = &mut self.lists[index as usize * self.flow_classes + usize::from(of)];
-                let flow = self.flows.turn(lists, &queue.queue);
-                let from = match flow {
-                    None => &mut queue.queue,
-                    Some(flow) => &mut self.flows.at(flow).queue,
-                };
-                let Some((size, since)) = store.first(from) else { return self.settle(index, class) };
-                if size.chunks() as usize > departure.room {
-                    return false;
-                }
-                let Some(packet) = store.pop(from) else { return self.settle(index, class) };
-                let left = from.octets();
-                let codel = match flow {
-                    None => &mut queue.codel,
+                match self.flows.turn(lists, queue) {
+                    None => (store.pop(queue, departure.room), queue.octets(), codel),
                     Some(flow) => {
-                        queue.queue.count(size, false);
                         let flow = self.flows.at(flow);
-                        flow.deficit -= size.octets() as i32;
-                        &mut flow.codel
+                        let taken = store.pop(&mut flow.queue, departure.room);
+                        if let Some(Taken { size, .. }) = &taken {
+                            queue.count(*size, false);
+                            flow.deficit -= size.octets() as i32;
+                        }
+                        (taken, flow.queue.octets(), &mut flow.codel)
                     }
-                };
-                let delay = now.since(since);
-                self.delays.record(class, delay);
-                let signals = matches!(&discipline.aqm, Signal::Codel(parameters)
-                    if codel.signals(parameters, delay, left, now)
-                        || parameters.ce_threshold_ns.is_some_and(|most| delay > u64::from(most)) && is_capable(&packet));
-                (packet, size, signals)
+                }
             }
         };
+        let Some(Taken { packet, size, since }) = taken else { return false };
+        sys::prefetch_read(&*packet);
+        let delay = now.since(since);
+        self.delays.record(class, delay);
+        let mut signals = false;
+        if delay > discipline.quiet_ns {
+            signals = match &discipline.aqm {
+                Signal::Never => false,
+                Signal::Red(curve) => curve.signals(delay, self.random.next()),
+                Signal::Codel(parameters) => {
+                    codel.signals(parameters, delay, left, now) || (delay > discipline.threshold_ns && is_capable(size))
+                }
+            };
+        } else {
+            codel.calm();
+        }
         self.waiting -= 1;
         self.backlog.count(size, false);
-        let Some(packet) =
-            (if signals { self.signal(packet, index, discipline.drops, departure) } else { Some(packet) })
-        else {
-            return self.settle(index, class);
-        };
+        let drops = discipline.drops;
+        let mut packet = Some(packet);
+        if signals {
+            self.signal(&mut packet, index, size, drops, departure);
+        }
+        let Some(packet) = packet else { return self.settle(index, class) };
         departure.room -= size.chunks() as usize;
         departure.out.push(packet);
         self.charge(index, class, is_green, size, now);
@@ -385,6 +424,12 @@ impl Scheduler {
     #[inline(always)]
     fn pick(&mut self, index: u32, now: Time) -> usize {
         let leaf = &mut self.leaves[index as usize];
+        if leaf.mask & leaf.mask.wrapping_sub(1) == 0 {
+            // Alone it owes nothing to others for what it sends.
+            let class = leaf.mask.trailing_zeros() as usize % Class::COUNT;
+            leaf.deficits[class] = leaf.deficits[class].max(1);
+            return class;
+        }
         let mut strict = leaf.mask & self.strict;
         while strict != 0 {
             let class = strict.trailing_zeros() as usize;
@@ -462,66 +507,94 @@ impl Scheduler {
         if leaf.in_green {
             let way = &mut self.ways[usize::from(leaf.way)];
             way.green.rotate(&mut self.leaves);
-            self.green.rotate(&mut self.ways);
+            way.greens = way.greens.wrapping_add(1);
+            if way.greens.is_multiple_of(GREENS) {
+                self.green.rotate(&mut self.ways);
+            }
         }
         true
     }
 
     /// A packet is to carry a signal: marked if it can be, else dropped if its class wants that.
-    #[cold]
+    #[inline]
     fn signal(
         &mut self,
-        mut packet: Box<Packet>,
+        packet: &mut Option<Box<Packet>>,
         index: u32,
+        size: Size,
         drops: bool,
         departure: &mut Departure<'_>,
-    ) -> Option<Box<Packet>> {
+    ) {
         let tenant = &mut self.tenants[usize::from(self.leaves[index as usize].tenant)];
-        if is_capable(&packet) {
-            packet.set_ecn(Ecn::Ce);
+        if is_capable(size) {
             tenant.marked += 1;
-            return Some(packet);
+            departure.marks |= 1 << (departure.out.len() % Batch::SIZE);
+        } else if drops
+            && departure.drops != 0
+            && size.ecn() == Ecn::NotEct
+            && let Some(packet) = packet.take()
+        {
+            departure.drops -= 1;
+            tenant.dropped += 1;
+            departure.exits.push(packet, Exit::Drop(DropReason::EarlyDrop));
         }
-        if !drops || departure.drops == 0 || Ecn::of(packet.tos) == Ecn::Ce {
-            return Some(packet);
-        }
-        departure.drops -= 1;
-        tenant.dropped += 1;
-        departure.exits.push(packet, Exit::Drop(DropReason::EarlyDrop));
-        None
     }
 
     /// The leaf has its first packet.
+    #[inline]
     fn activate(&mut self, index: u32, now: Time) {
         let leaf = &mut self.leaves[index as usize];
+        leaf.deficit = leaf.deficit.min(0) + leaf.quantum;
         let tenant = &mut self.tenants[usize::from(leaf.tenant)];
-        tenant.refill(now);
-        leaf.deficit = leaf.deficit.min(0) + tenant.quantum;
-        if tenant.active.is_empty() {
-            tenant.is_green = tenant.is_guaranteed && tenant.guarantee.is_open();
+        if tenant.is_guaranteed {
+            tenant.refill(now);
+            if tenant.leaves.is_empty() {
+                tenant.is_green = tenant.guarantee.is_open();
+            }
+            tenant.leaves.push(&mut self.leaves, index);
         }
-        tenant.active.push(&mut self.leaves, index);
-        self.file(index, now);
+        self.list(index, now);
     }
 
     /// The leaf has no packet left.
+    #[inline]
     fn retire(&mut self, index: u32) {
+        let leaf = &self.leaves[index as usize];
+        let tenant = &mut self.tenants[usize::from(leaf.tenant)];
+        if tenant.is_guaranteed || leaf.state == State::Parked {
+            tenant.leaves.remove(&mut self.leaves, index);
+        }
         self.lift(index);
-        let leaf = &mut self.leaves[index as usize];
-        leaf.state = State::Idle;
-        self.tenants[usize::from(leaf.tenant)].active.remove(&mut self.leaves, index);
+        self.leaves[index as usize].state = State::Idle;
     }
 
-    /// Puts a leaf that is in no list where its tenant's buckets, and its own, say.
+    /// Puts a leaf into its way's lists: whether its tenant may send is seen when it is its turn.
+    #[inline]
+    fn list(&mut self, index: u32, now: Time) {
+        let leaf = &mut self.leaves[index as usize];
+        leaf.state = State::Listed;
+        let at = usize::from(leaf.way);
+        let way = &mut self.ways[at];
+        way.quanta += i64::from(leaf.quantum);
+        way.yellow.push(&mut self.leaves, index);
+        self.colour(index, now);
+        if self.ways[at].is_astray() {
+            self.relist(at);
+        }
+    }
+
+    /// Parks a leaf that is in no list of its way, or lists it, as its tenant's buckets and its own say.
     fn file(&mut self, index: u32, now: Time) {
-        let leaf = self.leaves[index as usize];
+        let leaf = &mut self.leaves[index as usize];
         let ways = self.ways.len() as u32;
         let tenant = &mut self.tenants[usize::from(leaf.tenant)];
-        let node = ways + u32::from(leaf.tenant);
         if !tenant.caps.is_open() {
             tenant.is_parked = true;
-            self.leaves[index as usize].state = State::Parked;
-            self.wheel.file(node, later(now, tenant.caps.wait()));
+            leaf.state = State::Parked;
+            self.wheel.file(ways + u32::from(leaf.tenant), later(now, tenant.caps.wait()));
+            if !tenant.is_guaranteed {
+                tenant.leaves.push(&mut self.leaves, index);
+            }
             return;
         }
         if leaf.bounded
@@ -530,18 +603,12 @@ impl Scheduler {
             let caps = &mut self.own[own].1;
             caps.refill(now);
             if !caps.is_open() {
-                self.leaves[index as usize].state = State::Parked;
+                self.leaves[index as usize].state = State::Bound;
                 self.wheel.file(ways + (self.tenants.len() + own) as u32, later(now, caps.wait()));
                 return;
             }
         }
-        let quantum = self.tenants[usize::from(leaf.tenant)].quantum;
-        let way = &mut self.ways[usize::from(leaf.way)];
-        way.yellow.push(&mut self.leaves, index);
-        way.quanta += i64::from(quantum);
-        self.leaves[index as usize].state = State::Listed;
-        self.colour(index, now);
-        self.relist(leaf.way.into());
+        self.list(index, now);
     }
 
     /// Puts a leaf among the green ones if its tenant is below its guarantee; else it will be looked at again.
@@ -555,25 +622,31 @@ impl Scheduler {
             }
         } else if tenant.is_guaranteed {
             let node = self.ways.len() as u32 + u32::from(leaf.tenant);
-            self.wheel.file(node, later(now, tenant.guarantee.wait(tenant.threshold.into())));
+            // Whatever it is filed for, it will be looked at and filed for this.
+            if !self.wheel.has(node) {
+                self.wheel.file(node, later(now, tenant.guarantee.wait(tenant.threshold.into())));
+            }
         }
     }
 
-    /// Takes a leaf out of its way's lists.
+    /// Takes a leaf out of its way's lists, if it is in them.
+    #[inline]
     fn lift(&mut self, index: u32) {
         let leaf = &mut self.leaves[index as usize];
         if leaf.state != State::Listed {
             return;
         }
-        leaf.state = State::Parked;
         let was_green = std::mem::take(&mut leaf.in_green);
-        let (tenant, way) = (usize::from(leaf.tenant), usize::from(leaf.way));
-        self.ways[way].quanta -= i64::from(self.tenants[tenant].quantum);
-        self.ways[way].yellow.remove(&mut self.leaves, index);
+        let at = usize::from(leaf.way);
+        let way = &mut self.ways[at];
+        way.quanta -= i64::from(leaf.quantum);
+        way.yellow.remove(&mut self.leaves, index);
         if was_green {
-            self.ways[way].green.remove(&mut self.leaves, index);
+            way.green.remove(&mut self.leaves, index);
         }
-        self.relist(way);
+        if way.is_astray() {
+            self.relist(at);
+        }
     }
 
     /// The tenant of a green leaf has had its guarantee.
@@ -633,7 +706,7 @@ impl Scheduler {
             let (leaf, caps) = &mut self.own[node - ways - tenants];
             caps.refill(now);
             let leaf = *leaf;
-            if self.leaves[leaf as usize].state == State::Parked {
+            if self.leaves[leaf as usize].state == State::Bound {
                 self.file(leaf, now);
             }
         }
@@ -650,16 +723,22 @@ impl Scheduler {
         let was_parked = std::mem::take(&mut tenant.is_parked);
         let turns_green = tenant.is_guaranteed && !tenant.is_green && tenant.is_above_threshold();
         tenant.is_green |= turns_green;
-        let waits_for_green = tenant.is_guaranteed && !tenant.is_green && !tenant.active.is_empty();
+        let waits_for_green = tenant.is_guaranteed && !tenant.is_green && !tenant.leaves.is_empty();
         if waits_for_green {
             self.wheel.file(node, later(now, tenant.guarantee.wait(tenant.threshold.into())));
         }
-        let mut next = tenant.active.head;
+        let is_guaranteed = tenant.is_guaranteed;
+        let mut next = tenant.leaves.head;
         while next != NIL && (was_parked || turns_green) {
             let (index, leaf) = (next, self.leaves[next as usize]);
             next = leaf.sibling();
             match leaf.state {
-                State::Parked if was_parked => self.file(index, now),
+                State::Parked if was_parked => {
+                    if !is_guaranteed {
+                        self.tenants[at].leaves.remove(&mut self.leaves, index);
+                    }
+                    self.file(index, now);
+                }
                 State::Listed if turns_green => {
                     self.colour(index, now);
                     self.relist(leaf.way.into());
@@ -686,8 +765,7 @@ impl Scheduler {
         if let Some(flow) = place {
             from = &mut self.flows.at(flow).queue;
         }
-        let (size, since) = store.first(from)?;
-        let packet = store.pop(from)?;
+        let Taken { packet, size, since } = store.pop(from, usize::MAX)?;
         if place.is_some() {
             queue.count(size, false);
         }
@@ -719,6 +797,13 @@ impl Scheduler {
 }
 
 impl Tenant {
+    /// Asks for its memory.
+    #[inline(always)]
+    fn prefetch(&self) {
+        sys::prefetch_read(&self.caps);
+        sys::prefetch_read(&self.guarantee);
+    }
+
     /// Earns; whether a packet may go.
     #[inline(always)]
     fn refill(&mut self, now: Time) -> bool {
@@ -741,9 +826,17 @@ impl Tenant {
     }
 }
 
+/// Memory that is looked at in no order wants few pages.
+pub(super) fn in_huge_pages<T: Clone>(count: usize, value: T) -> Box<[T]> {
+    let mut all = Vec::with_capacity(count);
+    sys::advise_huge(all.spare_capacity_mut());
+    all.resize(count, value);
+    all.into()
+}
+
 #[inline(always)]
-fn is_capable(packet: &Packet) -> bool {
-    matches!(Ecn::of(packet.tos), Ecn::Ect0 | Ecn::Ect1)
+const fn is_capable(size: Size) -> bool {
+    matches!(size.ecn(), Ecn::Ect0 | Ecn::Ect1)
 }
 
 const fn later(now: Time, ns: u64) -> Time {

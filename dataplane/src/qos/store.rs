@@ -7,6 +7,7 @@
 use super::list::NIL;
 use super::spec::Buffer;
 use crate::packet::{Packet, Time};
+use wire::Ecn;
 
 /// A packet that waits: beside its box what the scheduler needs of it, so that it is not touched until it leaves.
 #[derive(Debug)]
@@ -17,7 +18,7 @@ struct Slot {
     size: Size,
 }
 
-/// Octets with outer headers (17 bits), of which are outer (7), and chunks (8).
+/// Octets with outer headers (17 bits), of which are outer (7), chunks (5), and the ECN field (2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Size(u32);
 
@@ -27,8 +28,8 @@ impl Size {
     pub fn of(packet: &Packet) -> Self {
         let overhead = u32::from(packet.overhead).min(0x7f);
         let len = packet.len.saturating_add(overhead).min(0x1_ffff);
-        let chunks = packet.frame.chunks().clamp(1, 0xff) as u32;
-        Self(len | overhead << 17 | chunks << 24)
+        let chunks = packet.frame.chunks().clamp(1, 0x1f) as u32;
+        Self(len | overhead << 17 | chunks << 24 | u32::from(packet.tos & 3) << 29)
     }
 
     /// Octets, outer headers included.
@@ -46,7 +47,13 @@ impl Size {
     /// Chunks of memory.
     #[inline(always)]
     pub const fn chunks(self) -> u32 {
-        self.0 >> 24
+        self.0 >> 24 & 0x1f
+    }
+
+    /// What the packet can carry of congestion.
+    #[inline(always)]
+    pub const fn ecn(self) -> Ecn {
+        Ecn::of((self.0 >> 29) as u8)
     }
 }
 
@@ -98,6 +105,17 @@ impl Queue {
     }
 }
 
+/// A packet that waited.
+#[derive(Debug)]
+pub struct Taken {
+    /// Itself.
+    pub packet: Box<Packet>,
+    /// What it takes.
+    pub size: Size,
+    /// When it came.
+    pub since: Time,
+}
+
 /// The slots.
 #[derive(Debug)]
 pub struct Store {
@@ -131,6 +149,7 @@ impl Store {
         self.free_chunks = whole.frames.saturating_sub(used);
         self.free_octets += whole.bytes as i64 - self.whole.bytes as i64;
         self.slots.reserve_exact((whole.frames as usize).saturating_sub(self.slots.len()));
+        sys::advise_huge(self.slots.spare_capacity_mut());
         while self.slots.len() < whole.frames as usize {
             self.slots.push(Slot { packet: None, since: Time(0), next: self.free, size: Size(0) });
             self.free = self.slots.len() as u32 - 1;
@@ -201,19 +220,16 @@ impl Store {
         Ok(())
     }
 
-    /// Size and arrival of a queue's first packet.
+    /// Takes a queue's first packet out, if it has one of at most `room` chunks.
     #[inline(always)]
-    pub fn first(&self, queue: &Queue) -> Option<(Size, Time)> {
-        self.slots.get(queue.head as usize).map(|slot| (slot.size, slot.since))
-    }
-
-    /// Takes a queue's first packet out.
-    #[inline(always)]
-    pub fn pop(&mut self, queue: &mut Queue) -> Option<Box<Packet>> {
+    pub fn pop(&mut self, queue: &mut Queue, room: usize) -> Option<Taken> {
         let at = queue.head;
         let slot = self.slots.get_mut(at as usize)?;
+        let (size, since) = (slot.size, slot.since);
+        if size.chunks() as usize > room {
+            return None;
+        }
         let packet = slot.packet.take()?;
-        let size = slot.size;
         queue.head = slot.next;
         slot.next = self.free;
         self.free = at;
@@ -221,7 +237,7 @@ impl Store {
         self.packets -= 1;
         self.free_chunks = self.free_chunks.wrapping_add(size.chunks());
         self.free_octets += i64::from(size.octets());
-        Some(packet)
+        Some(Taken { packet, size, since })
     }
 
     /// Asks for the memory of a queue's first packet.

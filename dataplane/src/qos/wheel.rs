@@ -69,6 +69,12 @@ impl Wheel {
         self.filed += 1;
     }
 
+    /// Whether a node is filed, be it under a later moment.
+    #[inline(always)]
+    pub fn has(&self, node: u32) -> bool {
+        self.ticks[node as usize] != FREE
+    }
+
     fn take(&mut self, node: u32) {
         let slot = (self.ticks[node as usize] % SLOTS) as usize;
         self.slots[slot].remove(&mut self.links, node);

@@ -19,6 +19,6 @@ pub mod signals;
 pub mod tun;
 mod wake;
 
-pub use pages::Pages;
+pub use pages::{Pages, advise_huge};
 pub use prefetch::prefetch_read;
 pub use wake::Wake;

@@ -72,6 +72,22 @@ impl Pages {
     }
 }
 
+/// Asks for pages of 2 MiB behind memory that somebody else has, as far as whole ones are in it: best before anything is
+/// written there. A wish, as in [`Pages::advise_huge`].
+pub fn advise_huge<T>(memory: &[T]) {
+    let range = memory.as_ptr_range();
+    let start = (range.start as usize).next_multiple_of(HUGE_PAGE);
+    let end = range.end as usize / HUGE_PAGE * HUGE_PAGE;
+    #[cfg(not(miri))]
+    if start < end {
+        // SAFETY: the range is within memory that is borrowed for the call, and the advice changes what pages it is
+        // made of, not what is in it.
+        let _ = unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_HUGEPAGE) };
+    }
+    #[cfg(miri)]
+    let _ = (start, end);
+}
+
 // SAFETY: the memory belongs to no thread, and all access to it is atomic.
 unsafe impl Send for Pages {}
 // SAFETY: as above.

@@ -13,7 +13,7 @@ fn limit(bits: u64) -> Limit {
 
 /// What a tenant sent from 20 ms on, in bits per second.
 fn bits(lab: &Lab, tenant: u16) -> f64 {
-    let (from, to) = (1 * MS + 20 * MS, lab.now + 1);
+    let (from, to) = (21 * MS, lab.now + 1);
     lab.octets(from, to, |sent| sent.tenant == tenant) as f64 * 8e9 / (to - from) as f64
 }
 
