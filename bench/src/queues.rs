@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 /// A shaper and its packets.
 pub struct Queues {
     shaper: Shaper,
+    #[expect(clippy::vec_box, reason = "the box is the point: packets do not move")]
     spare: Vec<Box<Packet>>,
     batch: Batch,
     exits: Exits,

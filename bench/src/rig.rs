@@ -17,7 +17,7 @@ use dataplane::pipeline::Pipeline;
 use dataplane::qos::Shaper;
 use dataplane::stats::{Room, Tally, Totals};
 use dataplane::tables::{
-    Acl, Adjacencies, Adjacency, Locals, Policing, Port, PortKind, Ports, Resolution, ReversePath, Tables,
+    Acl, Adjacencies, Adjacency, Classes, Locals, Policing, Port, PortKind, Ports, Resolution, ReversePath, Tables,
 };
 use dataplane::tunnel::{Ends, Geneve, Gre, Identification, IpInIp, Kind, Outer, Tunnel, Tunnels, Vxlan};
 use etherparse::PacketBuilder;
@@ -321,6 +321,7 @@ fn tables(path: Path, fib: Fib, next_hops: usize) -> Tables {
             allowed_sources: None,
             addresses: Vec::new(),
         }]),
+        classes: Classes::default(),
         acl: Acl::default(),
         policing: Policing::default(),
         fib,

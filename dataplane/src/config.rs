@@ -32,8 +32,9 @@ use serde::Deserialize;
 
 use source::Source;
 
-use crate::packet::Family;
-use crate::qos::policer;
+use crate::packet::{Class, Family};
+use crate::qos::{Account, ClassSpec, Limit, Rate, Weight, policer};
+use crate::tables::filter::Match;
 use crate::tables::{ReversePath, acl};
 use crate::tunnel::Kind;
 
@@ -64,6 +65,10 @@ pub struct Config {
     pub acl: Vec<AclRule>,
     /// The policers, in the file's order. At most [`Config::MAX_POLICERS`].
     pub policers: Vec<Policer>,
+    /// The tenants, in the file's order, which is that of their matching. At most [`Config::MAX_TENANTS`].
+    pub tenants: Vec<Tenant>,
+    /// Classes; without, all packets of a tenant are of one class.
+    pub qos: Option<Qos>,
     /// What is legal but probably not meant, in the file's order.
     pub warnings: Vec<Warning>,
 }
@@ -137,6 +142,8 @@ pub struct Interface {
     pub mtu: Option<u16>,
     /// Index of the policer of what comes in by it, but not out of a tunnel.
     pub policer: Option<usize>,
+    /// The link's rate, for guarantees and shares. A VLAN has its parent's.
+    pub rate: Option<Rate>,
 }
 
 /// How AF_XDP sockets of an interface are bound.
@@ -215,6 +222,8 @@ pub struct Tunnel {
     pub allowed_sources: Option<Vec<IpNet>>,
     /// Index of the policer of what comes out of it.
     pub policer: Option<usize>,
+    /// What goes into it at most.
+    pub cap: Limit,
 }
 
 /// How ECN is carried to the outer header (RFC 6040 §4.1).
@@ -379,6 +388,41 @@ pub struct Policer {
     pub profile: policer::Profile,
 }
 
+/// `[tenant.NAME]`: whose packets share what they wait for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tenant {
+    /// Its name in this file.
+    pub name: String,
+    /// Which packets are its own. Of `default`, all that are nobody else's.
+    pub matches: Match,
+    /// What it gets of each port whatever others do.
+    pub guarantee: Option<Rate>,
+    /// What it never gets more of, of each port.
+    pub limit: Limit,
+    /// Its share of what is left.
+    pub weight: Weight,
+    /// Line of its guarantee, else of its name, from 1.
+    pub line: usize,
+}
+
+impl Tenant {
+    /// Whose packets are that no other tenant matches.
+    pub const DEFAULT: &str = "default";
+}
+
+/// `[qos]`: what tenants' packets wait in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Qos {
+    /// Which octets count.
+    pub account: Account,
+    /// All classes, by number.
+    pub classes: [ClassSpec; Class::COUNT],
+    /// What makes a packet of a class: the first that it meets.
+    pub rules: Vec<(Match, Class)>,
+    /// The class of all others.
+    pub rest: Class,
+}
+
 impl AclRule {
     /// What packets it is for, in one line: names of this configuration, the words of the file.
     pub fn describe(&self, config: &Config) -> String {
@@ -436,6 +480,8 @@ impl Config {
     pub const MAX_INTERFACES: usize = 256;
     /// Tunnels at most.
     pub const MAX_TUNNELS: usize = 4096;
+    /// Tenants at most.
+    pub const MAX_TENANTS: usize = 4096;
     /// VRFs at most, `default` included.
     pub const MAX_VRFS: usize = 1024;
     /// Groups of tunnels at most.

@@ -95,6 +95,8 @@ enum What {
     Acl,
     /// Policers, and the packets that each gave which colour.
     Policers,
+    /// Tenants' queues: rates over the next second, what waits, how long, and what was marked or dropped.
+    Qos,
     /// Where every packet went, dropped ones by reason.
     Drops,
 }
@@ -112,6 +114,7 @@ impl From<What> for Question {
             What::Neighbours => Self::Neighbours,
             What::Acl => Self::Acl,
             What::Policers => Self::Policers,
+            What::Qos => Self::Qos,
             What::Drops => Self::Drops,
         }
     }
@@ -153,6 +156,7 @@ fn execute(command: Command) -> anyhow::Result<()> {
             let question = Question::from(what);
             let answer = match &question {
                 Question::Routes(query) => server::ask_routes(&control, query.clone())?,
+                Question::Qos => server::ask_qos(&control)?,
                 question => server::ask(&control, question.clone())?,
             };
             if json { print_json(&answer) } else { print(&layout::table(&question, &answer)) }

@@ -1,7 +1,7 @@
 //! The life of a packet.
 //!
 //! ```text
-//! receive ─► enter ─► parse ─► decap ─► source ─► acl ─► police ─► lookup ─► ttl, mtu, mss ─► queue ─► rewrite, encap ─► send
+//! receive ─► enter ─► parse ─► decap ─► source ─► acl ─► classify ─► police ─► lookup ─► ttl, mtu, mss ─► queue ─► rewrite, encap ─► send
 //! ```
 //!
 //! A stage looks at one packet and lets it pass or names its [`Exit`]; what leaves the page is
@@ -75,6 +75,7 @@ impl Pipeline {
     fn go_on(&mut self, batch: &mut Batch, tables: &Tables, now: Time) {
         self.count_entered(batch);
         tables.acl.admit(batch, &mut self.exits, &mut self.tally); // first match in file order, for the whole batch
+        tables.classes.classify(batch); // tenant and class: first match in file order each
         self.policers.admit(batch, &mut self.exits, &tables.policing, now, &mut self.tally); // RFC 2697, 2698, 4115
         self.forward(batch, tables, now);
     }
@@ -104,6 +105,7 @@ impl Pipeline {
             let adjacency = tables.inject(packet)?; // the adjacency is the device's
             packet.bind(adjacency)
         });
+        tables.classes.classify(batch);
         self.shaper.enqueue(batch, &mut self.exits, now);
     }
 

@@ -53,6 +53,26 @@ const POLICERS: Columns = &[
     ("red packets", "red/packets"),
     ("red bytes", "red/bytes"),
 ];
+const QOS: Columns = &[
+    ("interface", "interface"),
+    ("tunnel", "tunnel"),
+    ("tenant", "tenant"),
+    ("class", "class"),
+    ("bit/s", "rate_bits"),
+    ("packets", "sent_packets"),
+    ("bytes", "sent_bytes"),
+    ("queue bytes", "queue_bytes"),
+    ("throttled", "throttled"),
+];
+const DELAYS: Columns = &[
+    ("interface", "interface"),
+    ("class", "class"),
+    ("delay p50 ns", "delay_p50_ns"),
+    ("p99 ns", "delay_p99_ns"),
+    ("p99.9 ns", "delay_p999_ns"),
+];
+const SIGNALS: Columns =
+    &[("interface", "interface"), ("tenant", "tenant"), ("marked", "marked"), ("dropped early", "dropped")];
 const ACL: Columns = &[
     ("rule", "rule"),
     ("line", "line"),
@@ -71,8 +91,25 @@ pub fn table(question: &Question, answer: &Value) -> String {
         Question::Neighbours => rows(&answer["neighbours"], NEIGHBOURS),
         Question::Policers => rows(&answer["policers"], POLICERS),
         Question::Acl => rows(&answer["acl"], ACL),
+        Question::Qos => qos(answer),
         Question::Drops => drops(answer),
     }
+}
+
+/// Tenants' queues, then how long packets waited, then what queues did to keep short.
+fn qos(answer: &Value) -> String {
+    let list = |key: &str| answer[key].as_array().is_some_and(|rows| !rows.is_empty());
+    if !list("qos") {
+        return "nothing is queued by tenant and class\n".to_owned();
+    }
+    let mut text = rows(&answer["qos"], QOS);
+    for (key, columns) in [("delays", DELAYS), ("signals", SIGNALS)] {
+        if list(key) {
+            text.push('\n');
+            text.push_str(&rows(&answer[key], columns));
+        }
+    }
+    text
 }
 
 /// Routes, the members of those that several share, and below what there are in all.

@@ -8,10 +8,11 @@ use crate::control::host::Host;
 use crate::control::offline;
 use crate::control::plan::{Delta, Plan};
 use crate::control::resolve::{ResolveError, Resolver};
+use crate::control::shaping;
 use crate::io::{Memory, Outlet, Outlets, Port};
 use crate::packet::{PortId, PuntReason, Stock, Time, TunnelId};
 use crate::pipeline::Pipeline;
-use crate::qos::{Policers, QUEUE_LIMIT, Shaper};
+use crate::qos::{self, Policers, QUEUE_LIMIT, Shaper, SpecError};
 use crate::slow::{Limiter, Slow, Wanted, Wish};
 use crate::stats::{Page, Tally, Totals};
 use crate::worker::{Lane, Worker};
@@ -34,6 +35,9 @@ pub enum SimulateError {
     /// Packet memory could not be had.
     #[error(transparent)]
     Memory(#[from] xsk::Error),
+    /// Queues could not be made.
+    #[error(transparent)]
+    Shape(#[from] SpecError),
 }
 
 /// A gateway in virtual time: one worker, ports in memory, devices that swallow.
@@ -90,6 +94,11 @@ impl Simulated {
         let slow = Slow::new(Limiter::new(config.gateway.icmp_errors_pps), outlets, Wanted::new(wishes, None));
         let mut pipeline = Pipeline::new(Shaper::new(ports, QUEUE_LIMIT), tally);
         pipeline.policers = Policers::new(config.policers.iter().map(|policer| policer.profile));
+        if let Some(spec) = shaping::spec(config, |_| None) {
+            let shape = qos::Plan::new(&spec, ports)?;
+            // Nothing waits yet, so nothing leaves.
+            let _nothing = pipeline.shaper.adopt(shape, &mut pipeline.exits, Time(0));
+        }
         let stock = Stock::new(umem.pool(64, 256), umem.chunks().min(CHUNKS));
         let mut worker = Worker::new(stock, pipeline, slow, resolver.published().reader());
         for (at, interface) in config.interfaces.iter().enumerate() {
@@ -186,7 +195,7 @@ impl Simulated {
     pub fn finish(&mut self, patience: u64) {
         let end = Time(self.now.0.saturating_add(patience));
         while self.totals().queued != 0
-            && let Some(due) = self.worker.slow.deadline().filter(|due| *due <= end)
+            && let Some(due) = self.next_of_worker().filter(|due| *due <= end)
         {
             self.now = self.now.max(due);
             self.settle();
@@ -195,7 +204,13 @@ impl Simulated {
 
     /// When something is due.
     fn deadline(&self) -> Option<Time> {
-        self.worker.slow.deadline().into_iter().chain(self.plan.paths.due()).min()
+        self.next_of_worker().into_iter().chain(self.plan.paths.due()).min()
+    }
+
+    /// When the worker has something to do: what is due at once waits for room, which time does not bring.
+    fn next_of_worker(&self) -> Option<Time> {
+        let queued = self.worker.pipeline.shaper.deadline(self.now).filter(|due| *due > self.now);
+        self.worker.slow.deadline().into_iter().chain(queued).min()
     }
 
     /// Rounds until nothing moves.

@@ -2,6 +2,7 @@
 
 pub mod acl;
 mod adjacency;
+pub mod classes;
 pub mod filter;
 mod group;
 mod locals;
@@ -19,6 +20,7 @@ mod sync {
 
 pub use acl::Acl;
 pub use adjacency::{Adjacencies, Adjacency, Resolution};
+pub use classes::Classes;
 pub use group::{BUCKETS, Group, MEMBERS, Member, mix};
 pub use locals::Locals;
 pub use policing::Policing;
@@ -48,6 +50,8 @@ pub struct Tables {
     pub tunnels: Tunnels,
     /// What may pass.
     pub acl: Acl,
+    /// Whose packets are, and which queue they wait in.
+    pub classes: Classes,
     /// Who is policed.
     pub policing: Policing,
     /// Routes.

@@ -14,8 +14,8 @@ use crate::qos::Shaper;
 use crate::slow::{Limiter, Slow, Wanted};
 use crate::stats::{Page, Room, Tally, Totals};
 use crate::tables::{
-    Acl, Adjacencies, Adjacency, Locals, Policing, Port, PortKind, Ports, Published, Resolution, ReversePath, Tables,
-    published,
+    Acl, Adjacencies, Adjacency, Classes, Locals, Policing, Port, PortKind, Ports, Published, Resolution, ReversePath,
+    Tables, published,
 };
 use crate::tunnel::{Ends, Kind, Outer, Tunnel, Tunnels, Vxlan};
 use crate::worker::{Lane, Worker};
@@ -286,6 +286,7 @@ impl World {
             ports: ports(),
             locals: locals(),
             tunnels: Tunnels::new(vec![tunnel(AWS_A), tunnel(AWS_B)]),
+            classes: Classes::default(),
             acl: Acl::default(),
             policing: Policing::default(),
             fib: Fib { v4: v4.reader(), v6: table6.reader() },

@@ -14,6 +14,7 @@ use std::sync::atomic::{
     Ordering::{Relaxed, SeqCst},
     fence,
 };
+use std::sync::mpsc;
 use std::time::Duration;
 use sys::Wake;
 
@@ -60,6 +61,8 @@ pub enum Command {
     Outlets(Outlets),
     /// Queue under this plan from now on.
     Shape(Box<qos::Plan>),
+    /// Say how the schedulers do.
+    Report(mpsc::Sender<Vec<qos::PortReport>>),
 }
 
 /// What wakes a sleeping worker: for others than control, without a system call while it is awake.
@@ -303,6 +306,12 @@ impl Worker {
                 self.close(|lane| lane.port == port, now);
             }
             Command::Outlets(outlets) => *self.slow.outlets() = outlets,
+            Command::Report(answer) => {
+                let reports = self.lanes.iter().filter(|lane| lane.sends);
+                let reports = reports.filter_map(|lane| self.pipeline.shaper.report(lane.port)).collect();
+                // Whoever asked may have gone.
+                let _gone = answer.send(reports);
+            }
             Command::Shape(plan) => {
                 let Pipeline { shaper, exits, .. } = &mut self.pipeline;
                 // What it goes without is freed here: once a change, with no packet in it.

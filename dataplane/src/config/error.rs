@@ -482,6 +482,56 @@ pub enum FaultKind {
         /// The least.
         least: u64,
     },
+    /// A guarantee that can never be had.
+    #[error("guarantee: {guarantee} bit/s are more than limit, {limit} bit/s, line {first}")]
+    AboveLimit {
+        /// The guarantee.
+        guarantee: u64,
+        /// The limit.
+        limit: u64,
+        /// The limit's line.
+        first: usize,
+    },
+    /// Guarantees that a link cannot keep.
+    #[error(
+        "rate: {rate} bit/s are less than all guarantees, {guaranteed} bit/s (the last in line {last}); legal: a sum that fits"
+    )]
+    Guarantees {
+        /// The link's rate.
+        rate: u64,
+        /// All tenants' guarantees.
+        guaranteed: u64,
+        /// Line of the last of them.
+        last: usize,
+    },
+    /// A tenant that is whoever is left, with a match.
+    #[error("match: tenant \"default\" has what no other tenant matches; legal: no match")]
+    DefaultMatches,
+    /// Two classes of one name.
+    #[error("name = {name:?}: another class has this name, line {first}")]
+    SameClass {
+        /// The name.
+        name: String,
+        /// The other's line.
+        first: usize,
+    },
+    /// More classes before all others than there may be.
+    #[error("service = \"strict\": a third strict class; legal: at most 2")]
+    ThirdStrict,
+    /// No class, or several, for what no other matches.
+    #[error("{count} classes without a match; legal: one, for what no other class matches")]
+    OneRest {
+        /// How many.
+        count: usize,
+    },
+    /// A value that another must be above.
+    #[error("{key}: is not below {other}; legal: less")]
+    NotBelow {
+        /// The key.
+        key: &'static str,
+        /// The other.
+        other: &'static str,
+    },
     /// Two static entries for one neighbour.
     #[error("address = \"{address}\": {on:?} has this neighbour, line {first}")]
     SameNeighbour {

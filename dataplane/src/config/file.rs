@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -43,6 +44,9 @@ pub struct File {
     pub acl: Vec<Spanned<Acl>>,
     #[serde(default)]
     pub policer: Named<Policer>,
+    #[serde(default)]
+    pub tenant: Named<Tenant>,
+    pub qos: Option<Qos>,
 }
 
 #[derive(Default, Deserialize)]
@@ -75,6 +79,7 @@ pub struct Interface {
     pub address: Given,
     pub mtu: Given,
     pub policer: Given,
+    pub rate: Given,
 }
 
 #[derive(Deserialize)]
@@ -115,6 +120,7 @@ pub struct Tunnel {
     pub checksum: Given,
     pub allowed_sources: Given,
     pub policer: Given,
+    pub cap: Option<Spanned<Either<Cap>>>,
 }
 
 #[derive(Deserialize)]
@@ -206,16 +212,97 @@ pub struct Policer {
     pub violate: Option<Spanned<Reaction>>,
 }
 
-/// What happens to a packet: a word, or a table with what to write.
-pub enum Reaction {
+/// A word, or a table that says more.
+pub enum Either<T> {
     Word(Value),
-    Mark(Box<Mark>),
+    Table(Box<T>),
 }
+
+/// What happens to a packet: a word, or what to write.
+pub type Reaction = Either<Mark>;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mark {
     pub dscp: Given,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cap {
+    pub rate: Given,
+    pub burst: Given,
+    pub packets: Given,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tenant {
+    pub r#match: Option<Spanned<TenantMatch>>,
+    pub guarantee: Given,
+    pub limit: Given,
+    pub packets: Given,
+    pub burst: Given,
+    pub weight: Given,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TenantMatch {
+    pub vrf: Given,
+    pub interface: Given,
+    pub tunnel: Given,
+    pub source: Given,
+    pub destination: Given,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Qos {
+    pub classes: Given,
+    pub account: Given,
+    #[serde(default)]
+    pub class: Vec<Spanned<QosClass>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QosClass {
+    pub name: Given,
+    pub r#match: Option<Spanned<ClassMatch>>,
+    pub service: Given,
+    pub share: Given,
+    pub limit: Given,
+    pub aqm: Option<Spanned<Either<Aqm>>>,
+    pub not_ecn: Given,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClassMatch {
+    pub vrf: Given,
+    pub interface: Given,
+    pub tunnel: Given,
+    pub vlan: Given,
+    pub source: Given,
+    pub destination: Given,
+    pub protocol: Given,
+    pub source_port: Given,
+    pub destination_port: Given,
+    pub dscp: Given,
+    pub cnp: Given,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Aqm {
+    pub kind: Given,
+    pub start: Given,
+    pub end: Given,
+    pub probability: Given,
+    pub target: Given,
+    pub interval: Given,
+    pub ce_threshold: Given,
 }
 
 /// A value of any type. The integer is wide enough for every TOML integer to be shown as it was written.
@@ -301,25 +388,25 @@ impl<'de> Deserialize<'de> for Value {
     }
 }
 
-impl<'de> Deserialize<'de> for Reaction {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Either<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Any;
-        impl<'de> Visitor<'de> for Any {
-            type Value = Reaction;
+        struct Any<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Any<T> {
+            type Value = Either<T>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("\"pass\", \"drop\", \"ce\" or { dscp = 0..=63 }")
+                f.write_str("a word in quotes, or a table in braces")
             }
 
-            fn visit_str<E>(self, text: &str) -> Result<Reaction, E> {
-                Ok(Reaction::Word(Value::Text(text.to_owned())))
+            fn visit_str<E>(self, text: &str) -> Result<Either<T>, E> {
+                Ok(Either::Word(Value::Text(text.to_owned())))
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Reaction, A::Error> {
-                Mark::deserialize(de::value::MapAccessDeserializer::new(map)).map(|mark| Reaction::Mark(Box::new(mark)))
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Either<T>, A::Error> {
+                T::deserialize(de::value::MapAccessDeserializer::new(map)).map(|table| Either::Table(Box::new(table)))
             }
         }
-        deserializer.deserialize_any(Any)
+        deserializer.deserialize_any(Any(PhantomData))
     }
 }
 
@@ -389,13 +476,7 @@ pub fn keys<'de, T: Deserialize<'de>>() -> &'static [&'static str] {
 
 /// What later versions bring: table, key, and the feature it belongs to. Refused by name, so that nobody
 /// relies on something that is not there.
-const LATER: &[(&str, &str, &str)] = &[
-    (ROOT, "tenant", "QoS"),
-    (ROOT, "qos", "QoS"),
-    (INTERFACE, "rate", "QoS"),
-    (TUNNEL, "gwlb", "Gateway Load Balancer mode"),
-    (TUNNEL, "cap", "QoS"),
-];
+const LATER: &[(&str, &str, &str)] = &[(TUNNEL, "gwlb", "Gateway Load Balancer mode")];
 
 const ROOT: &str = "the file";
 const GATEWAY: &str = "[gateway]";
@@ -418,30 +499,42 @@ pub fn prune(root: &mut DeTable<'_>) -> Vec<(usize, FaultKind)> {
                 prune_each::<Kernel>(value, "[kernel]", &mut faults);
                 each_named(value, |routes| prune_each::<KernelRoutes>(routes, "routes", &mut faults));
             }
-            "tunnel" => each_named(value, |tunnel| prune_each::<Tunnel>(tunnel, TUNNEL, &mut faults)),
+            "tunnel" => each_named(value, |tunnel| {
+                prune_each::<Tunnel>(tunnel, TUNNEL, &mut faults);
+                prune_within::<Cap>(tunnel, "cap", "a cap", &mut faults);
+            }),
             "tunnel-group" => each_named(value, |group| {
                 prune_each::<TunnelGroup>(group, "[tunnel-group]", &mut faults);
                 each_named(group, |members| prune_each::<Member>(members, "members", &mut faults));
             }),
             "route" => {
                 prune_each::<Route>(value, "[[route]]", &mut faults);
-                prune_via(value, &mut faults);
+                prune_within::<Hop>(value, "via", "via", &mut faults);
             }
             "route_list" => {
                 prune_each::<RouteList>(value, "[[route_list]]", &mut faults);
-                prune_via(value, &mut faults);
+                prune_within::<Hop>(value, "via", "via", &mut faults);
             }
             "neighbour" => prune_each::<Neighbour>(value, "[[neighbour]]", &mut faults),
             "policer" => each_named(value, |policer| {
                 prune_each::<Policer>(policer, "[policer]", &mut faults);
-                for key in ["exceed", "violate"] {
-                    each_table(policer, &mut |table| {
-                        if let Some(mark) = table.get_mut(key) {
-                            prune_each::<Mark>(mark.get_mut(), "a mark", &mut faults);
-                        }
-                    });
-                }
+                prune_within::<Mark>(policer, "exceed", "a mark", &mut faults);
+                prune_within::<Mark>(policer, "violate", "a mark", &mut faults);
             }),
+            "tenant" => each_named(value, |tenant| {
+                prune_each::<Tenant>(tenant, "[tenant]", &mut faults);
+                prune_within::<TenantMatch>(tenant, "match", "match", &mut faults);
+            }),
+            "qos" => {
+                prune_each::<Qos>(value, "[qos]", &mut faults);
+                each_table(value, &mut |qos| {
+                    if let Some(class) = qos.get_mut("class") {
+                        prune_each::<QosClass>(class.get_mut(), "[[qos.class]]", &mut faults);
+                        prune_within::<ClassMatch>(class.get_mut(), "match", "match", &mut faults);
+                        prune_within::<Aqm>(class.get_mut(), "aqm", "aqm", &mut faults);
+                    }
+                });
+            }
             "acl" => prune_each::<Acl>(value, "[[acl]]", &mut faults),
             _ => unreachable!("prune_one has left only the keys of File"),
         }
@@ -449,10 +542,16 @@ pub fn prune(root: &mut DeTable<'_>) -> Vec<(usize, FaultKind)> {
     faults
 }
 
-fn prune_via(routes: &mut DeValue<'_>, faults: &mut Vec<(usize, FaultKind)>) {
-    each_table(routes, &mut |route| {
-        if let Some(via) = route.get_mut("via") {
-            prune_each::<Hop>(via.get_mut(), "via", faults);
+/// The tables under a key of a table, or of each table of a list.
+fn prune_within<'de, T: Deserialize<'de>>(
+    value: &mut DeValue<'_>,
+    key: &str,
+    name: &'static str,
+    faults: &mut Vec<(usize, FaultKind)>,
+) {
+    each_table(value, &mut |table| {
+        if let Some(inner) = table.get_mut(key) {
+            prune_each::<T>(inner.get_mut(), name, faults);
         }
     });
 }

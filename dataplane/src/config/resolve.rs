@@ -5,6 +5,7 @@
 
 mod acl;
 mod policer;
+mod qos;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -120,10 +121,16 @@ pub fn resolve(file: &File, source: &Source<'_>, faults: Faults) -> (Config, Pla
         neighbours: file.neighbour.iter().filter_map(|table| resolver.neighbour(table)).collect(),
         acl: Vec::new(),
         policers: policers.iter().filter_map(|(name, table)| resolver.policer(name, table)).collect(),
+        tenants: Vec::new(),
+        qos: None,
         warnings: Vec::new(),
         vrfs,
     };
     config.acl = acl::resolve(&mut resolver, &file.acl, &config);
+    config.tenants = resolver.tenants(&in_file_order(&file.tenant), &config);
+    config.qos = file.qos.as_ref().map(|qos| resolver.qos(qos, &config));
+    let links: Vec<_> = interfaces.iter().enumerate().map(|(at, (_, table))| (at, *table)).collect();
+    resolver.sums(&config, &links);
     (config, resolver.places, resolver.faults, resolver.listed)
 }
 
@@ -370,6 +377,7 @@ impl Resolver<'_> {
             addresses: self.list("address", &table.address, values::address).unwrap_or_default(),
             mtu: self.get("mtu", &table.mtu, values::mtu),
             policer: self.policer_of(&table.policer),
+            rate: self.link_rate(table),
         }
     }
 
@@ -405,6 +413,7 @@ impl Resolver<'_> {
             checksum: self.get("checksum", &table.checksum, values::checksum).unwrap_or(UdpChecksum::Auto),
             allowed_sources: self.list("allowed_sources", &table.allowed_sources, values::prefix),
             policer: self.policer_of(&table.policer),
+            cap: self.cap(table.cap.as_ref()),
         };
         self.places.tunnels.push(TunnelPlace {
             name: start(name),

@@ -33,6 +33,8 @@ fn an_empty_file_has_the_defaults() {
         neighbours: vec![],
         acl: vec![],
         policers: vec![],
+        tenants: vec![],
+        qos: None,
         warnings: vec![],
     };
     assert_eq!(config, expected);
@@ -195,6 +197,7 @@ fn every_key_arrives_where_it_belongs() {
     assert_eq!(config.vrfs, vrfs.map(|(name, table)| Vrf { name: name.into(), table }));
     let wan = Interface {
         policer: None,
+        rate: None,
         name: "wan0".into(),
         mode: Mode::ZeroCopy,
         vrf: 0,
@@ -207,6 +210,7 @@ fn every_key_arrives_where_it_belongs() {
     };
     let lan = Interface {
         policer: None,
+        rate: None,
         name: "lan0".into(),
         mode: Mode::Copy,
         vrf: 1,
@@ -219,6 +223,7 @@ fn every_key_arrives_where_it_belongs() {
     };
     let vlan = Interface {
         policer: None,
+        rate: None,
         name: "lan0.5".into(),
         mode: Mode::Auto,
         vrf: 2,
@@ -231,6 +236,7 @@ fn every_key_arrives_where_it_belongs() {
     assert_eq!(config.kernel_routes, [bgp, KernelRoutes { table: 254, vrf: 0, protocols: Some(vec![]) }]);
     let tunnel = Tunnel {
         policer: None,
+        cap: Limit::NONE,
         name: "t".into(),
         kind: Kind::Vxlan(crate::tunnel::Vxlan { vni: wire::Vni::new(16_777_215).unwrap(), port: 8472 }),
         local: ip("2001:db8::1"),
@@ -412,4 +418,65 @@ fn policers_have_bursts_of_ten_milliseconds() {
     };
     assert_eq!(config.policers.iter().map(|policer| policer.profile).collect::<Vec<_>>(), [a, b, c]);
     assert_eq!(config.interfaces[0].policer, Some(1));
+}
+
+#[test]
+fn tenants_classes_and_caps() {
+    let config = legal(
+        r#"
+        [interface.wan0]
+        rate = "25G"
+        [tunnel.a]
+        type = "ipip"
+        local = "192.0.2.1"
+        remote = "198.51.100.7"
+        cap = "aws-vpn-standard"
+        [tunnel.b]
+        type = "ipip"
+        local = "192.0.2.1"
+        remote = "198.51.100.8"
+        cap = { rate = "1G", packets = "5kpps", burst = "2MB" }
+        [tenant.red]
+        match = { source = "203.0.113.0/24", tunnel = "a" }
+        guarantee = "20G"
+        limit = "24G"
+        packets = "2Mpps"
+        weight = 4
+        [qos]
+        account = "l1"
+        [[qos.class]]
+        name = "urgent"
+        service = "strict"
+        limit = 10
+        aqm = "tail"
+        match = { dscp = [46], cnp = true }
+        [[qos.class]]
+        name = "rest"
+        share = 7
+        aqm = { kind = "codel", target = "500us", interval = "10ms", ce_threshold = "100us" }
+        "#,
+    );
+    assert_eq!(config.interfaces[0].rate, Rate::new(25_000_000_000));
+    let limit =
+        |rate, packets| Limit { rate: Rate::new(rate), packets: crate::qos::PacketRate::new(packets), ..Limit::NONE };
+    // 3 percent less than what the cloud would drop.
+    assert_eq!(config.tunnels[0].cap, limit(1_212_500_000, 135_800));
+    assert_eq!(config.tunnels[1].cap, Limit { burst: Some(2_000_000), ..limit(1_000_000_000, 5_000) });
+    let red = &config.tenants[0];
+    assert_eq!(
+        (red.guarantee, red.limit, red.weight.value()),
+        (Rate::new(20_000_000_000), limit(24_000_000_000, 2_000_000), 4)
+    );
+    assert_eq!((red.matches.tunnel, red.matches.sources.len()), (Some(crate::packet::TunnelId(0)), 1));
+    let qos = config.qos.expect("it is there");
+    assert_eq!(qos.account, Account::L1);
+    assert_eq!(
+        (qos.rules.len(), qos.rules[0].1, qos.rest),
+        (1, Class::new(0).expect("small"), Class::new(1).expect("small"))
+    );
+    assert!(qos.rules[0].0.cnp && qos.rules[0].0.dscps == [46]);
+    use crate::qos::{Aqm, Codel, Service};
+    assert_eq!((qos.classes[0].service, qos.classes[0].aqm), (Service::Strict { percent: 10 }, Aqm::Tail));
+    let codel = Codel { target_ns: 500_000, interval_ns: 10_000_000, ce_threshold_ns: Some(100_000) };
+    assert_eq!((qos.classes[1].service, qos.classes[1].aqm), (Service::Drr { share: 7 }, Aqm::Codel(codel)));
 }

@@ -13,6 +13,7 @@ use super::file::Value;
 use super::{Config, Df, EcnMode, Fallback, HashMode, Mode, Protocol, UdpChecksum, Workers};
 use crate::packet::{Family, is_link_local};
 use crate::qos::policer::{self, Kind, Profile};
+use crate::qos::{Account, Aqm, Codel, NotCapable, Red, Weight};
 use crate::tables::ReversePath;
 use crate::tables::acl::Action;
 use crate::tunnel::IpInIp;
@@ -120,6 +121,20 @@ pub enum ValueError {
     Dscps,
     #[error("a list of at least one")]
     EmptyList,
+    #[error("legal: {} or {{ rate = \"1.25G\", packets = \"140kpps\", burst = \"2MB\" }}", words(.0))]
+    Preset(&'static [&'static str]),
+    #[error("rate, packets, or both")]
+    Cap,
+    #[error("a table such as {{ vrf = \"research\" }}, of vrf, interface, tunnel, source, destination")]
+    TenantMatch,
+    #[error("a weight is 1..=1000")]
+    TenantWeight,
+    #[error("a share is 1..=1000")]
+    Share,
+    #[error("a percentage is 1..=100")]
+    Percent,
+    #[error("a time is a number with \"us\", \"ms\" or \"s\", such as \"300us\", above 0 and at most \"4s\"")]
+    Time,
     #[error(
         "a list of route protocols: 0..=255 without 80, which is Penstock's own, or names such as \"kernel\", \
          \"boot\", \"static\", \"ra\", \"dhcp\", \"bird\", \"zebra\", \"bgp\", \"ospf\", \"isis\""
@@ -161,6 +176,47 @@ choice!(df -> Df { "set" => Df::Set, "copy" => Df::Copy, "clear" => Df::Clear })
 choice!(checksum -> UdpChecksum {
     "auto" => UdpChecksum::Auto, "zero" => UdpChecksum::Zero, "full" => UdpChecksum::Full,
 });
+
+choice!(account -> Account {
+    "l1" => Account::L1, "l2" => Account::L2, "l3-outer" => Account::L3Outer, "inner" => Account::Inner,
+});
+choice!(classes -> () { "gpu-gateway" => () });
+choice!(service -> bool { "strict" => true, "drr" => false });
+choice!(not_ecn -> NotCapable { "drop" => NotCapable::Drop, "pass" => NotCapable::Pass });
+choice!(aqm -> Aqm {
+    "tail" => Aqm::Tail, "red" => Aqm::Red(Red::SWITCH), "codel" => Aqm::Codel(Codel::WAN),
+    "fq-codel" => Aqm::FqCodel(Codel::WAN),
+});
+
+/// Of an AQM that has no kind.
+pub const AQM: ValueError = ValueError::Word(&["tail", "red", "codel", "fq-codel"]);
+
+/// Which of the presets a cap is.
+pub fn cap(value: &Value, presets: &'static [&'static str]) -> Result<usize, ValueError> {
+    let preset = text(value).and_then(|text| presets.iter().position(|preset| *preset == text));
+    preset.ok_or(ValueError::Preset(presets))
+}
+
+/// A tenant's share of what is left.
+pub fn tenant_weight(value: &Value) -> Result<u16, ValueError> {
+    integer::<u16>(value).filter(|weight| (1..=Weight::MAX).contains(weight)).ok_or(ValueError::TenantWeight)
+}
+
+/// A class's share of its tenant's turn.
+pub fn share(value: &Value) -> Result<u16, ValueError> {
+    integer::<u16>(value).filter(|share| (1..=1_000).contains(share)).ok_or(ValueError::Share)
+}
+
+pub fn percent(value: &Value) -> Result<u8, ValueError> {
+    integer::<u8>(value).filter(|percent| (1..=100).contains(percent)).ok_or(ValueError::Percent)
+}
+
+/// Nanoseconds.
+pub fn time(value: &Value) -> Result<u32, ValueError> {
+    let ns = with_unit(value, &[("us", 1_000), ("ms", 1_000_000), ("s", 1_000_000_000)]);
+    let ns = ns.and_then(|ns| u32::try_from(ns).ok());
+    ns.filter(|ns| (1..=4_000_000_000).contains(ns)).ok_or(ValueError::Time)
+}
 
 /// Of a policer that has no kind.
 pub const POLICER_KIND: ValueError = ValueError::Word(&["rfc2697", "rfc2698", "rfc4115"]);

@@ -15,16 +15,19 @@ use super::plan::{Delta, Plan};
 use super::ports::{self, Interfaces, PortError};
 use super::resolve::{ResolveError, Resolver};
 use super::server::{OpenError, Server};
+use super::shaping;
 use super::tunnels::TunnelDevices;
 use super::workers::{self, Equipment, Queues, Team};
 use super::xdp::{Xdp, XdpError};
 use crate::config::{Config, Fallback, Tunnel};
 use crate::io::{Port, Tap};
 use crate::packet::{PortId, Time, Vrf};
+use crate::qos::Rate;
 use crate::sentence::Sentence;
 use crate::slow::Wish;
 use crate::tables::{Published, Tables};
 use crate::worker::Lane;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::os::fd::AsFd;
@@ -204,6 +207,7 @@ impl Gateway {
                 tables: resolver.published(),
                 outlets: &tunnels.outlets(&config),
                 control: &bell,
+                spec: shaping::spec(&config, link_rate),
             },
         ) {
             Ok(team) => team,
@@ -464,6 +468,7 @@ impl Gateway {
             interfaces: &self.interfaces,
             xdp: &self.xdp,
             pages: self.team.pages(),
+            team: RefCell::new(&mut self.team),
             uptime: self.started.elapsed(),
         };
         self.server.serve(|question| view.answer(question));
@@ -502,6 +507,12 @@ fn all_queues(config: &Config, host: &Host) -> BTreeMap<PortId, Queues> {
             Some((PortId(at as u16), ports::queues(&interface.name, link)))
         })
         .collect()
+}
+
+/// The rate that a driver says its link has.
+fn link_rate(device: &str) -> Option<Rate> {
+    let mbps = sys::ethtool::speed_mbps(device).ok().flatten()?;
+    Rate::new(u64::from(mbps) * 1_000_000)
 }
 
 /// Returns once every worker has passed a version, as one that sleeps has; or after a time, and then whether they have.

@@ -16,6 +16,7 @@ pub mod ports;
 pub mod resolve;
 pub mod rib;
 pub mod server;
+pub mod shaping;
 pub mod show;
 pub mod tunnels;
 pub mod workers;

@@ -340,7 +340,7 @@ impl Interfaces {
             zero_copy &= socket.bound() == Bound::ZeroCopy;
             why_copy = why_copy.or_else(|| socket.not_zero_copy().map(|reason| reason.to_string()));
             let driver = Port::Xdp(XdpDriver::new(socket, leaves_checksums(&interface.name, link)));
-            team.open(Lane { can_send: queue < queues.both, ..Lane::interface(port, queue, driver) });
+            team.open_queue(Lane::interface(port, queue, driver), queues);
         }
         team.route(port, queues);
         let attached = Attached {

@@ -6,14 +6,15 @@
 
 use super::plan::{Delta, Neighbour, Plan, Target};
 use super::rib::WayId;
+use super::shaping;
 use crate::config::{Config, Df, EcnMode, HashMode, UdpChecksum};
 use crate::fib::Fib;
 use crate::packet::{AdjacencyId, Family, FlowHash, PortId, TunnelId, Vrf};
 use crate::stats::Room;
 use crate::tables::filter::Ways;
 use crate::tables::{
-    Acl, Adjacencies, Adjacency, Group, Locals, Member, Policing, Port, PortKind, Ports, Published, Resolution, Tables,
-    mix, published,
+    Acl, Adjacencies, Adjacency, Classes, Group, Locals, Member, Policing, Port, PortKind, Ports, Published,
+    Resolution, Tables, mix, published,
 };
 use crate::tunnel::{Ends, Outer, Tunnel, Tunnels};
 use ipnet::IpNet;
@@ -45,6 +46,9 @@ pub enum ResolveError {
     /// The access list could not be made.
     #[error("access list: {0}")]
     Acl(TableError),
+    /// Tenants and classes could not be told apart.
+    #[error("tenants and classes: {0}")]
+    Classes(TableError),
     /// A worker holds on to tables that are long out of date.
     #[error("a worker is stuck: what changed waits for it")]
     Behind,
@@ -94,6 +98,7 @@ pub struct Resolver {
     generation: u64,
     /// As last compiled.
     acl: Acl,
+    classes: Classes,
 }
 
 impl Resolver {
@@ -119,6 +124,7 @@ impl Resolver {
             locals: Locals::default(),
             tunnels: Tunnels::default(),
             acl: Acl::default(),
+            classes: Classes::default(),
             policing: Policing::default(),
             fib: Fib { v4: v4.reader(), v6: v6.reader() },
             adjacencies: Adjacencies::new(),
@@ -137,6 +143,7 @@ impl Resolver {
             published: published(tables),
             generation: 0,
             acl: Acl::default(),
+            classes: Classes::default(),
         })
     }
 
@@ -287,7 +294,7 @@ impl Resolver {
         if wanted.len() > room {
             return Err(ResolveError::TooManyNeighbours { most: room });
         }
-        self.compile_acl(view)?;
+        self.compile_filters(view)?;
         // Nothing refers to what is taken out here once the new tables are seen.
         let (targets, gone) = mem::take(&mut self.targets).into_iter().partition(|(target, _)| wanted.contains(target));
         self.targets = targets;
@@ -321,11 +328,15 @@ impl Resolver {
     }
 
     /// The rules as they are now, compiled anew only where they differ.
-    fn compile_acl(&mut self, view: &View<'_>) -> Result<(), ResolveError> {
+    fn compile_filters(&mut self, view: &View<'_>) -> Result<(), ResolveError> {
         let ways = Ways::new(&view.plan.ports, view.config.tunnels.iter().map(|tunnel| Vrf(tunnel.vrf as u16)));
         let rules = view.config.acl.iter().map(|entry| &entry.rule);
         if !self.acl.is_of(rules.clone(), &ways) {
-            self.acl = Acl::new(rules.cloned().collect(), ways).map_err(ResolveError::Acl)?;
+            self.acl = Acl::new(rules.cloned().collect(), ways.clone()).map_err(ResolveError::Acl)?;
+        }
+        let rules = shaping::rules(view.config);
+        if !self.classes.is_of(rules.as_ref(), &ways) {
+            self.classes = Classes::new(rules, ways).map_err(ResolveError::Classes)?;
         }
         Ok(())
     }
@@ -413,6 +424,7 @@ impl Resolver {
             locals,
             tunnels: Tunnels::new((0..config.tunnels.len()).map(|at| view.tunnel(TunnelId(at as u16))).collect()),
             acl: self.acl.clone(),
+            classes: self.classes.clone(),
             policing: policing(config),
             fib: Fib { v4: self.v4.reader(), v6: self.v6.reader() },
             adjacencies,

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a client may take to ask or to read.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -37,6 +37,8 @@ pub enum Question {
     Acl,
     /// Policers, and what colours they gave.
     Policers,
+    /// Tenants' queues.
+    Qos,
     /// Where every packet went.
     Drops,
 }
@@ -235,6 +237,30 @@ pub fn ask_routes(path: &Path, mut query: RouteQuery) -> Result<serde_json::Valu
             return Ok(answer);
         }
     }
+}
+
+/// Asks a running gateway twice how its queues do, a second apart: rates are what was sent between.
+///
+/// # Errors
+///
+/// As [`ask`].
+pub fn ask_qos(path: &Path) -> Result<serde_json::Value, AskError> {
+    let before = ask(path, Question::Qos)?;
+    let asked = Instant::now();
+    if before["qos"].as_array().is_none_or(Vec::is_empty) {
+        return Ok(before);
+    }
+    std::thread::sleep(Duration::from_secs(1));
+    let mut after = ask(path, Question::Qos)?;
+    let seconds = asked.elapsed().as_secs_f64();
+    for row in after["qos"].as_array_mut().into_iter().flatten() {
+        let keys = ["interface", "tunnel", "tenant", "class"];
+        let old = before["qos"].as_array().into_iter().flatten();
+        let sent = |row: &serde_json::Value| row["sent_bytes"].as_u64().unwrap_or(0);
+        let old = old.filter(|old| keys.iter().all(|key| old[key] == row[key])).map(sent).next().unwrap_or(0);
+        row["rate_bits"] = ((sent(row).saturating_sub(old) as f64 * 8.0 / seconds) as u64).into();
+    }
+    Ok(after)
 }
 
 #[cfg(test)]

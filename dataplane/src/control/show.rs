@@ -6,9 +6,13 @@ use super::ports::{Attached, Interfaces};
 use super::resolve::Resolver;
 use super::rib::Route;
 use super::server::{Question, RouteQuery};
+use super::shaping;
+use super::workers::Team;
 use super::xdp::{Mode, Xdp};
 use crate::config::{Config, Fallback};
+use crate::packet::TenantId;
 use crate::packet::{PortId, TunnelId, Vrf};
+use crate::qos::ClassReport;
 use crate::qos::policer::{self, Colour};
 use crate::replay::Balance;
 use crate::stats::{CountTotals, Page, PortTotals, Totals, TunnelTotals};
@@ -17,6 +21,7 @@ use crate::tables::{BUCKETS, PortKind, Resolution};
 use crate::tunnel::Kind;
 use ipnet::IpNet;
 use serde_json::{Value, json};
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 use steering::Verdict;
@@ -40,6 +45,8 @@ pub struct View<'a> {
     pub xdp: &'a Xdp,
     /// The workers' counters.
     pub pages: Vec<Arc<Page>>,
+    /// The workers, whose schedulers are asked.
+    pub team: RefCell<&'a mut Team>,
     /// Since the start.
     pub uptime: Duration,
 }
@@ -54,6 +61,7 @@ impl View<'_> {
             Question::Neighbours => self.neighbours(),
             Question::Policers => self.policers(),
             Question::Acl => self.acl(),
+            Question::Qos => self.qos(),
             Question::Drops => self.drops(),
         }
     }
@@ -282,6 +290,50 @@ impl View<'_> {
             json!({ "rule": null, "line": null, "action": "permit", "match": "no rule", "counters": counters })
         });
         json!({ "acl": rules.chain(others).collect::<Vec<_>>() })
+    }
+
+    /// One row for each class of each tenant by each way that had packets.
+    fn qos(&self) -> Value {
+        let tenant = |id: TenantId| shaping::tenant_name(self.config, id);
+        let (mut rows, mut links, mut tenants) = (Vec::new(), Vec::new(), Vec::new());
+        for report in self.team.borrow_mut().shapers() {
+            let name = &self.config.interfaces[report.port.index()].name;
+            for leaf in &report.leaves {
+                for (at, class) in leaf.classes.iter().enumerate() {
+                    if *class == ClassReport::default() {
+                        continue;
+                    }
+                    rows.push(json!({
+                        "interface": name,
+                        "tunnel": leaf.tunnel.map(|tunnel| self.config.tunnels[tunnel.index()].name.clone()),
+                        "tenant": tenant(leaf.tenant),
+                        "class": shaping::class_name(self.config, at),
+                        "sent_packets": class.sent_packets,
+                        "sent_bytes": class.sent_octets,
+                        "queue_bytes": class.queue_octets,
+                        "throttled": leaf.throttled,
+                    }));
+                }
+            }
+            for (at, (marked, dropped)) in report.marked.iter().zip(&report.dropped).enumerate() {
+                if *marked != 0 || *dropped != 0 {
+                    let name_of = tenant(TenantId(at as u16));
+                    tenants.push(json!({ "interface": name, "tenant": name_of, "marked": marked, "dropped": dropped }));
+                }
+            }
+            for (at, [half, most, nearly_all]) in report.delays_ns.iter().enumerate() {
+                if half.is_some() {
+                    links.push(json!({
+                        "interface": name,
+                        "class": shaping::class_name(self.config, at),
+                        "delay_p50_ns": half,
+                        "delay_p99_ns": most,
+                        "delay_p999_ns": nearly_all,
+                    }));
+                }
+            }
+        }
+        json!({ "qos": rows, "delays": links, "signals": tenants })
     }
 
     fn policers(&self) -> Value {

@@ -2,11 +2,12 @@
 
 use super::plan::Plan;
 use super::resolve::Resolver;
+use super::shaping;
 use crate::config::{Config, Workers};
 use crate::io::Outlets;
 use crate::packet::{Packet, PortId, Stock};
 use crate::pipeline::Pipeline;
-use crate::qos::{Policers, QUEUE_LIMIT, Shaper};
+use crate::qos::{self, Policers, PortReport, QUEUE_LIMIT, Shaper, Spec};
 use crate::slow::{Limiter, Slow, Wanted, Wish};
 use crate::stats::{Page, Tally};
 use crate::tables::{Published, Tables};
@@ -16,6 +17,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 use sys::Wake;
 use xsk::Umem;
 
@@ -82,6 +84,8 @@ struct Handle {
 /// All workers.
 pub struct Team {
     handles: Vec<Handle>,
+    /// What ports with a shaper are built from: such a port has one worker, whose scheduler sees all its packets.
+    spec: Option<Arc<Spec>>,
     stop: Arc<AtomicBool>,
 }
 
@@ -95,6 +99,8 @@ pub struct Equipment<'a> {
     pub tables: &'a Published<Tables>,
     /// Devices to punt to.
     pub outlets: &'a Outlets,
+    /// What schedulers are built from, if any port has one.
+    pub spec: Option<Arc<Spec>>,
     /// Notified when a worker wants a neighbour.
     pub control: &'a Arc<Wake>,
 }
@@ -107,7 +113,7 @@ impl Team {
     /// A thread or a wake-up could not be made.
     pub fn start(cpus: &[Option<usize>], equipment: &Equipment<'_>) -> io::Result<Self> {
         let count = cpus.len();
-        let Equipment { config, umem, tables, outlets, control } = equipment;
+        let Equipment { config, umem, tables, outlets, control, spec } = equipment;
         let ports = Plan::punt_port(config).index() + 1;
         let stop = Arc::new(AtomicBool::new(false));
         let mut bells = Vec::new();
@@ -126,7 +132,7 @@ impl Team {
                 inbound[to].push(consumer);
             }
         }
-        let mut team = Self { handles: Vec::new(), stop };
+        let mut team = Self { handles: Vec::new(), spec: spec.clone(), stop };
         let (ready, started) = mpsc::channel();
         let errors = Limiter::new(config.gateway.icmp_errors_pps).shared_by(count as u32);
         for (at, (outbound, inbound)) in outbound.into_iter().zip(inbound).enumerate() {
@@ -166,6 +172,12 @@ impl Team {
         drop(ready);
         // Ends when every thread has told.
         started.into_iter().collect::<io::Result<()>>()?;
+        if let Some(spec) = spec {
+            for at in 0..count {
+                let plan = qos::Plan::new(spec, ports).map_err(io::Error::other)?;
+                team.command(at, Command::Shape(Box::new(plan)));
+            }
+        }
         Ok(team)
     }
 
@@ -179,11 +191,18 @@ impl Team {
         self.handles.is_empty()
     }
 
-    /// Tells the workers without a queue of a port that sends whose to use.
+    /// The one worker that sends by a port with a shaper.
+    fn shaper(&self, port: PortId, queues: Queues) -> Option<usize> {
+        let is_shaped = self.spec.as_ref()?.ports.iter().any(|shaped| shaped.port == port);
+        is_shaped.then(|| shaping::owner(port, (queues.both as usize).min(self.handles.len())))
+    }
+
+    /// Tells the workers without a queue of a port that sends whose to use. All but one are without if it has a shaper.
     pub fn route(&mut self, port: PortId, queues: Queues) {
         let count = self.handles.len();
+        let shaper = self.shaper(port, queues);
         for at in 0..count {
-            let to = sender(at, queues, count);
+            let to = shaper.unwrap_or(sender(at, queues, count));
             if to != at {
                 self.command(at, Command::Cross(port, to));
             }
@@ -194,6 +213,32 @@ impl Team {
     pub fn open(&mut self, lane: Lane) {
         let at = owner(lane.queue, self.handles.len());
         self.command(at, Command::Open(lane));
+    }
+
+    /// Gives an interface's queue to the worker that owns it. It sends, if it can and no other worker does for all.
+    pub fn open_queue(&mut self, lane: Lane, queues: Queues) {
+        let at = owner(lane.queue, self.handles.len());
+        let sends = self.shaper(lane.port, queues).is_none_or(|shaper| shaper == at);
+        self.open(Lane { can_send: lane.queue < queues.both && sends, ..lane });
+    }
+
+    /// How the schedulers do. A worker that is busy answers after its round; one that does not, within a second, is left
+    /// out.
+    pub fn shapers(&mut self) -> Vec<PortReport> {
+        let (sender, answers) = mpsc::channel();
+        let Some(spec) = self.spec.clone() else { return Vec::new() };
+        for at in 0..self.handles.len() {
+            self.command(at, Command::Report(sender.clone()));
+        }
+        drop(sender);
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let mut reports = Vec::new();
+        while let Ok(report) = answers.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            reports.extend(report);
+        }
+        reports.retain(|report: &PortReport| spec.ports.iter().any(|port| port.port == report.port));
+        reports.sort_by_key(|report| report.port);
+        reports
     }
 
     /// Has all workers give a port up.

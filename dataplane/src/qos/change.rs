@@ -265,7 +265,7 @@ pub struct LeafReport {
 }
 
 /// One class of a leaf.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClassReport {
     /// Packets sent.
     pub sent_packets: u64,

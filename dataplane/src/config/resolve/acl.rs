@@ -19,7 +19,7 @@ pub fn resolve(resolver: &mut Resolver<'_>, tables: &[Spanned<file::Acl>], confi
         let (at, table) = (start(spanned), spanned.get_ref());
         let action = resolver.need(("[[acl]]", at), "action", &table.action, values::ACTION);
         let action = action.and_then(|action| resolver.parse("action", action, values::action));
-        let matches = resolver.matches(table, config);
+        let matches = resolver.matches(&Asked::from(table), config);
         prefixes += matches.sources.len() + matches.destinations.len();
         ranges += matches.source_ports.len() + matches.destination_ports.len();
         let action = action.unwrap_or(Action::Deny);
@@ -31,17 +31,62 @@ pub fn resolve(resolver: &mut Resolver<'_>, tables: &[Spanned<file::Acl>], confi
     rules
 }
 
+/// What a table asks for of packets.
+pub struct Asked<'a> {
+    pub vrf: &'a Given,
+    pub interface: &'a Given,
+    pub tunnel: &'a Given,
+    pub source: &'a Given,
+    pub destination: &'a Given,
+    pub protocol: &'a Given,
+    pub source_port: &'a Given,
+    pub destination_port: &'a Given,
+    pub dscp: &'a Given,
+}
+
+impl Default for Asked<'_> {
+    fn default() -> Self {
+        Self {
+            vrf: &None,
+            interface: &None,
+            tunnel: &None,
+            source: &None,
+            destination: &None,
+            protocol: &None,
+            source_port: &None,
+            destination_port: &None,
+            dscp: &None,
+        }
+    }
+}
+
+impl<'a> From<&'a file::Acl> for Asked<'a> {
+    fn from(table: &'a file::Acl) -> Self {
+        Self {
+            vrf: &table.vrf,
+            interface: &table.interface,
+            tunnel: &table.tunnel,
+            source: &table.source,
+            destination: &table.destination,
+            protocol: &table.protocol,
+            source_port: &table.source_port,
+            destination_port: &table.destination_port,
+            dscp: &table.dscp,
+        }
+    }
+}
+
 impl Resolver<'_> {
-    fn matches(&mut self, table: &file::Acl, config: &Config) -> Match {
-        let vrf = table.vrf.as_ref().map(|_| self.vrf("vrf", &table.vrf));
-        let interface = self.refer("interface", &table.interface, |it, name| it.interfaces.find("interface", name));
-        let tunnel = self.refer("tunnel", &table.tunnel, |it, name| it.tunnels.find("tunnel", name));
-        if let (Some(_), Some(at)) = (&table.interface, place(&table.tunnel)) {
+    pub(super) fn matches(&mut self, table: &Asked<'_>, config: &Config) -> Match {
+        let vrf = table.vrf.as_ref().map(|_| self.vrf("vrf", table.vrf));
+        let interface = self.refer("interface", table.interface, |it, name| it.interfaces.find("interface", name));
+        let tunnel = self.refer("tunnel", table.tunnel, |it, name| it.tunnels.find("tunnel", name));
+        if let (Some(_), Some(at)) = (table.interface, place(table.tunnel)) {
             self.faults.push((at, FaultKind::NotTogether { key: "tunnel", other: "interface" }));
         }
         let interface_vrf = interface.and_then(|at| config.interfaces.get(at)).map(|it| (it.name.clone(), it.vrf));
         let tunnel_vrf = tunnel.and_then(|at| config.tunnels.get(at)).map(|it| (it.name.clone(), it.vrf));
-        let ways = [("interface", &table.interface, interface_vrf), ("tunnel", &table.tunnel, tunnel_vrf)];
+        let ways = [("interface", table.interface, interface_vrf), ("tunnel", table.tunnel, tunnel_vrf)];
         for (key, given, way) in ways {
             if let (Some(ours), Some((name, its)), Some(at)) = (vrf, way, place(given))
                 && ours != its
@@ -55,26 +100,26 @@ impl Resolver<'_> {
             interface: interface.map(|at| PortId(at as u16)),
             tunnel: tunnel.map(|at| TunnelId(at as u16)),
             vlan: None,
-            sources: self.some("source", &table.source, values::prefix),
-            destinations: self.some("destination", &table.destination, values::prefix),
-            protocols: self.some("protocol", &table.protocol, values::ip_protocol),
-            source_ports: self.some("source_port", &table.source_port, values::ports),
-            destination_ports: self.some("destination_port", &table.destination_port, values::ports),
-            dscps: self.some("dscp", &table.dscp, values::plain_dscp),
+            sources: self.some("source", table.source, values::prefix),
+            destinations: self.some("destination", table.destination, values::prefix),
+            protocols: self.some("protocol", table.protocol, values::ip_protocol),
+            source_ports: self.some("source_port", table.source_port, values::ports),
+            destination_ports: self.some("destination_port", table.destination_port, values::ports),
+            dscps: self.some("dscp", table.dscp, values::plain_dscp),
             cnp: false,
         };
         let both = |family| {
             let has = |list: &[IpNet]| list.is_empty() || list.iter().any(|net| Family::of(net.addr()) == family);
             has(&matches.sources) && has(&matches.destinations)
         };
-        if let (false, Some(at)) = (both(Family::V4) || both(Family::V6), place(&table.destination)) {
+        if let (false, Some(at)) = (both(Family::V4) || both(Family::V6), place(table.destination)) {
             self.faults.push((at, FaultKind::RuleFamilies));
         }
         let with_ports = !matches.protocols.is_empty()
             && matches.protocols.iter().all(|protocol| Match::WITH_PORTS.contains(protocol));
         // A protocol that is wrong has been named already.
         let told = table.protocol.is_some() && matches.protocols.is_empty();
-        for (key, given) in [("source_port", &table.source_port), ("destination_port", &table.destination_port)] {
+        for (key, given) in [("source_port", table.source_port), ("destination_port", table.destination_port)] {
             if let (false, false, Some(at)) = (with_ports, told, place(given)) {
                 self.faults.push((at, FaultKind::RulePorts { key }));
             }

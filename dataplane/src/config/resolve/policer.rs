@@ -99,7 +99,7 @@ impl Resolver<'_> {
                 Ok(action) => Some(action),
                 Err(legal) => self.wrong(start(given), FaultKind::Value { key, value: word.to_string(), legal }),
             },
-            Reaction::Mark(mark) => {
+            Reaction::Table(mark) => {
                 let dscp = self.need((key, start(given)), "dscp", &mark.dscp, ValueError::Reaction)?;
                 self.parse("dscp", dscp, values::plain_dscp).map(Action::Dscp)
             }

@@ -105,7 +105,7 @@ fn columns_count_characters() {
     wrong(
         "[interface.\"ä\"]\n\"ü\" = 1\n",
         &[
-            "2:1: ü: [interface] has no such key; legal: parent, vlan, mode, vrf, fallback, rpf, mac, address, mtu, policer",
+            "2:1: ü: [interface] has no such key; legal: parent, vlan, mode, vrf, fallback, rpf, mac, address, mtu, policer, rate",
         ],
     );
     wrong(
@@ -122,13 +122,13 @@ fn an_unknown_key_is_named_with_what_is_legal_there() {
     wrong(
         "colour = 1\n",
         &[
-            "1:1: colour: the file has no such key; legal: gateway, vrf, interface, kernel, tunnel, tunnel-group, route, route_list, neighbour, acl, policer",
+            "1:1: colour: the file has no such key; legal: gateway, vrf, interface, kernel, tunnel, tunnel-group, route, route_list, neighbour, acl, policer, tenant, qos",
         ],
     );
     wrong(
         "[colour]\n",
         &[
-            "1:2: colour: the file has no such key; legal: gateway, vrf, interface, kernel, tunnel, tunnel-group, route, route_list, neighbour, acl, policer",
+            "1:2: colour: the file has no such key; legal: gateway, vrf, interface, kernel, tunnel, tunnel-group, route, route_list, neighbour, acl, policer, tenant, qos",
         ],
     );
     wrong_in(
@@ -150,7 +150,7 @@ fn an_unknown_key_is_named_with_what_is_legal_there() {
     wrong_below("metric = 3\n", &["32:1: metric: [[route]] has no such key; legal: prefix, vrf, via, kernel, leak"]);
     wrong_in_tunnel(
         "vin = 3",
-        "1: vin: [tunnel] has no such key; legal: type, vni, key, local, remote, port, inner, vrf, underlay_vrf, address, mac, remote_mac, mtu, mss, dscp, ecn, ttl, df, checksum, allowed_sources, policer",
+        "1: vin: [tunnel] has no such key; legal: type, vni, key, local, remote, port, inner, vrf, underlay_vrf, address, mac, remote_mac, mtu, mss, dscp, ecn, ttl, df, checksum, allowed_sources, policer, cap",
     );
     wrong(
         "[[route]]\nprefix = \"10.0.0.0/8\"\nvia = [{ next_hpo = \"192.0.2.2\" }]\n",
@@ -171,13 +171,7 @@ fn an_unknown_key_is_named_with_what_is_legal_there() {
 #[test]
 fn what_later_versions_bring_is_refused_by_name() {
     let later = |feature: &str, key: &str| format!("{key}: not supported by this version ({feature})");
-    for (key, feature) in [("tenant", "QoS"), ("qos", "QoS")] {
-        wrong(&format!("[{key}.a]\n"), &[&format!("1:2: {}", later(feature, key))]);
-    }
-    wrong_in("[interface.wan0]", "rate = \"x\"", &format!("1: {}", later("QoS", "rate")));
-    for (key, feature) in [("gwlb", "Gateway Load Balancer mode"), ("cap", "QoS")] {
-        wrong_in_tunnel(&format!("{key} = 1"), &format!("1: {}", later(feature, key)));
-    }
+    wrong_in_tunnel("gwlb = 1", &format!("1: {}", later("Gateway Load Balancer mode", "gwlb")));
     let types = "legal: \"vxlan\", \"geneve\", \"gre\", \"ipip\", \"sit\", \"ip6ip6\", \"ip4ip6\"";
     for name in ["esp", "wireguard"] {
         let sentence = format!("2:8: type = {name:?}: not supported by this version; {types}");
@@ -192,7 +186,7 @@ fn all_that_is_wrong_is_said_at_once() {
         "[gateway]\nworkers = 0\n[interface.wan0]\nrate = 1\nvrf = \"red\"\nmtu = 1\n",
         &[
             "2:11: workers = 0: legal: \"auto\", a count in 1..=256, or a list of CPU numbers in 0..=1023, none twice",
-            "4:1: rate: not supported by this version (QoS)",
+            "4:8: rate = 1: a rate is a number of bits per second with \"k\", \"M\", \"G\" or \"T\", such as \"1.25G\", in \"8k\"..=\"1.6T\"",
             "5:7: vrf = \"red\": no such VRF; declared: \"default\"",
             "6:7: mtu = 1: an MTU is 576..=65535",
         ],
@@ -921,4 +915,104 @@ fn policers() {
         &[&format!("4:10: exceed: dscp is missing: {reaction}"), "4:12: dcsp: a mark has no such key; legal: dscp"],
     );
     wrong("[interface.lan0]\npolicer = \"p\"\n", &["2:11: policer = \"p\": no such policer; declared: none"]);
+}
+
+#[test]
+fn tenants_and_what_they_are_promised() {
+    let rate = "a rate is a number of bits per second with \"k\", \"M\", \"G\" or \"T\", such as \"1.25G\", in \"8k\"..=\"1.6T\"";
+    wrong(
+        "[tenant.a]\n",
+        &[
+            "1:9: tenant \"a\": match is missing: a table such as { vrf = \"research\" }, of vrf, interface, tunnel, source, destination",
+        ],
+    );
+    wrong(
+        "[tenant.default]\nmatch = {}\n",
+        &["2:9: match: tenant \"default\" has what no other tenant matches; legal: no match"],
+    );
+    wrong_in("[tenant.default]", "guarantee = \"20\"", &format!("13: guarantee = \"20\": {rate}"));
+    for weight in ["0", "1001", "\"2\""] {
+        wrong_in(
+            "[tenant.default]",
+            &format!("weight = {weight}"),
+            &format!("10: weight = {weight}: a weight is 1..=1000"),
+        );
+    }
+    wrong(
+        "[tenant.default]\nguarantee = \"2G\"\nlimit = \"1G\"\n",
+        &["2:13: guarantee: 2000000000 bit/s are more than limit, 1000000000 bit/s, line 3"],
+    );
+    wrong(
+        "[tenant.default]\nguarantee = \"1G\"\nburst = \"6249B\"\n",
+        &["3:9: burst: a burst of 6249 octets is too small; legal: at least 6250 (two packets, and 50 µs of its rate)"],
+    );
+    wrong(
+        "[tenant.a]\nmatch = { vrf = \"default\", port = 1 }\n",
+        &["2:28: port: match has no such key; legal: vrf, interface, tunnel, source, destination"],
+    );
+    wrong(
+        "[interface.wan0]\nrate = \"1G\"\n[tenant.a]\nmatch = { source = \"10.0.0.0/8\" }\nguarantee = \"600M\"\n\
+         [tenant.b]\nmatch = { source = \"192.0.2.0/24\" }\nguarantee = \"401M\"\n",
+        &[
+            "2:8: rate: 1000000000 bit/s are less than all guarantees, 1001000000 bit/s (the last in line 8); legal: a sum that fits",
+        ],
+    );
+}
+
+#[test]
+fn caps_of_tunnels() {
+    let presets = "\"aws-vpn-standard\", \"aws-vpn-large\", \"aws-tgw-connect\", \"gcp-ha-vpn\"";
+    let table = "{ rate = \"1.25G\", packets = \"140kpps\", burst = \"2MB\" }";
+    wrong_in_tunnel("cap = \"aws\"", &format!("7: cap = \"aws\": legal: {presets} or {table}"));
+    wrong_in_tunnel("cap = {}", "7: cap: rate is missing: rate, packets, or both");
+    wrong_in_tunnel("cap = { rate = \"1G\", pps = 1 }", "22: pps: a cap has no such key; legal: rate, burst, packets");
+    wrong(
+        "[interface.wan0]\n[interface.\"wan0.7\"]\nparent = \"wan0\"\nvlan = 7\nrate = \"1G\"\n",
+        &["5:8: rate: not together with parent"],
+    );
+}
+
+/// What is wrong with classes that have these lines behind a name; the first of them is line 3.
+#[track_caller]
+fn wrong_in_class(lines: &str, expected: &[&str]) {
+    wrong(&format!("[[qos.class]]\nname = \"a\"\n{lines}\n"), expected);
+}
+
+#[test]
+fn classes() {
+    wrong("[qos]\nclasses = \"cisco\"\n", &["2:11: classes = \"cisco\": legal: \"gpu-gateway\""]);
+    wrong_in_class("", &["1:1: [[qos.class]]: share is missing: a share is 1..=1000"]);
+    wrong_in_class("share = 0", &["3:9: share = 0: a share is 1..=1000"]);
+    wrong_in_class("service = \"strict\"", &["1:1: [[qos.class]]: limit is missing: a percentage is 1..=100"]);
+    wrong_in_class("share = 1\nlimit = 5", &["4:9: limit: not together with service = \"drr\""]);
+    wrong_in_class(
+        "share = 1\naqm = \"pie\"",
+        &["4:7: aqm = \"pie\": legal: \"tail\", \"red\", \"codel\", \"fq-codel\""],
+    );
+    wrong_in_class(
+        "share = 1\naqm = { kind = \"codel\", target = \"5\", end = \"1ms\" }",
+        &[
+            "4:34: target = \"5\": a time is a number with \"us\", \"ms\" or \"s\", such as \"300us\", above 0 and at most \"4s\"",
+            "4:45: end: not together with this kind",
+        ],
+    );
+    wrong_in_class(
+        "share = 1\naqm = { kind = \"red\", start = \"50us\", end = \"50us\" }",
+        &["4:31: start: is not below end; legal: less"],
+    );
+    wrong_in_class(
+        "share = 1\nmatch = { dscp = 1 }",
+        &["1:1: 0 classes without a match; legal: one, for what no other class matches"],
+    );
+    let strict = |name: &str| {
+        format!("[[qos.class]]\nname = \"{name}\"\nservice = \"strict\"\nlimit = 5\nmatch = {{ cnp = true }}\n")
+    };
+    wrong(
+        &["[[qos.class]]\nname = \"x\"\nshare = 1\n".to_owned(), strict("a"), strict("b"), strict("c")].concat(),
+        &["16:11: service = \"strict\": a third strict class; legal: at most 2"],
+    );
+    wrong_in_class(
+        "share = 1\n[[qos.class]]\nname = \"a\"\nshare = 1\nmatch = { cnp = true }",
+        &["4:1: name = \"a\": another class has this name, line 1"],
+    );
 }
