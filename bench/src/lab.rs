@@ -15,7 +15,7 @@
 //! thread takes beyond generating, per received packet. The sink's time is in all of them.
 
 mod capture;
-mod command;
+pub(crate) mod command;
 mod forwarder;
 mod frames;
 pub(crate) mod host;
@@ -25,8 +25,7 @@ mod traffic;
 
 use crate::results::Figure;
 use capture::Capture;
-use command::CommandError;
-use forwarder::{Forwarder, ForwarderError, Kind};
+use forwarder::{Forwarder, Kind};
 use host::Thread;
 use report::{Comparison, Run, Series, Spread};
 use site::Site;
@@ -40,7 +39,10 @@ use sys::poll::{PollFd, PollFlags, poll};
 use sys::signals::Signals;
 use traffic::{Counts, Traffic, TrafficError, joined, within};
 
-pub use forwarder::Way;
+pub use command::CommandError;
+pub(crate) use forwarder::Process;
+pub use forwarder::{ForwarderError, Way};
+pub(crate) use site::sweep_of;
 pub use traffic::Sink;
 
 /// Where frames are made.

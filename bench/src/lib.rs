@@ -11,4 +11,5 @@ pub mod random;
 pub mod results;
 pub mod rig;
 pub mod routes;
+pub mod shaping;
 pub mod traffic;

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use anyhow::{Context, Result};
-use bench::{fib, lab, results};
+use bench::{fib, lab, results, shaping};
 use clap::{Parser, Subcommand, ValueEnum};
 use std::path::{Path, PathBuf};
 use std::process::{Command as Process, ExitCode};
@@ -42,6 +42,13 @@ enum Command {
         #[arg(long, value_enum, default_value_t = Sink::Stack)]
         sink: Sink,
     },
+    /// Tenants, an interactive flow and a port that is too slow for all of them, by Penstock and by Linux's HTB and
+    /// fq_codel: shares, delays, fairness, and a plot of it beside results.json.
+    Qos {
+        /// Seconds of each of the six parts.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(4..=600))]
+        seconds: u64,
+    },
 }
 
 /// As the command line says it.
@@ -63,6 +70,7 @@ fn main() -> ExitCode {
             };
             lab(&target, rounds as usize, seconds, sink)
         }
+        Command::Qos { seconds } => qos(&target, seconds),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -94,9 +102,9 @@ fn lpm(target: &Path, options: &fib::Options) -> Result<()> {
     Ok(measured?)
 }
 
-fn lab(target: &Path, rounds: usize, seconds: u64, sink: lab::Sink) -> Result<()> {
+/// The program under test. Under `cargo run` it is brought up to date too; alone, the one beside this is taken.
+fn penstock() -> Result<PathBuf> {
     let penstock = std::env::current_exe().context("this program has no file")?.with_file_name("penstock");
-    // Under `cargo run` the program under test is brought up to date too; alone, the one beside this is taken.
     if let Some(cargo) = std::env::var_os("CARGO") {
         let built = Process::new(cargo)
             .args(["build", "--release", "--locked", "--quiet", "--package", "dataplane", "--bin", "penstock"])
@@ -104,7 +112,20 @@ fn lab(target: &Path, rounds: usize, seconds: u64, sink: lab::Sink) -> Result<()
             .context("cargo cannot be started")?;
         anyhow::ensure!(built.success(), "penstock does not build");
     }
-    let figures = lab::run(&lab::Options { rounds, seconds, sink, penstock })?;
+    Ok(penstock)
+}
+
+fn qos(target: &Path, seconds: u64) -> Result<()> {
+    let plot = target.join("bench/qos.svg");
+    let figures = shaping::run(&shaping::Options { seconds, penstock: penstock()?, plot })?;
+    let path = target.join("bench/results.json");
+    results::merge(&path, &figures)?;
+    println!("written to {}", path.display());
+    Ok(())
+}
+
+fn lab(target: &Path, rounds: usize, seconds: u64, sink: lab::Sink) -> Result<()> {
+    let figures = lab::run(&lab::Options { rounds, seconds, sink, penstock: penstock()? })?;
     let path = target.join("bench/results.json");
     results::merge(&path, &figures)?;
     println!("written to {}", path.display());

@@ -119,13 +119,12 @@ impl Forwarder {
 
     /// Whether it still runs; the kernel always does.
     pub fn is_running(&mut self) -> bool {
-        self.process.as_mut().is_none_or(|process| matches!(process.child.try_wait(), Ok(None)))
+        self.process.as_mut().is_none_or(Process::is_running)
     }
 
     /// What it has logged.
     pub fn log(&self) -> String {
-        let process = self.process.as_ref();
-        process.and_then(|process| std::fs::read_to_string(&process.log).ok()).unwrap_or_default()
+        self.process.as_ref().map(Process::said).unwrap_or_default()
     }
 }
 
@@ -199,41 +198,60 @@ fn start_penstock(path: Way, site: &Site, folder: &Path, binary: &Path) -> Resul
     }
     let file = folder.join(format!("{}.toml", site.receiving));
     let text = config(path, &site.receiving, &file.with_extension("sock"));
-    std::fs::write(&file, text).map_err(|source| ForwarderError::File { path: file.clone(), source })?;
-    let log = file.with_extension("log");
-    let output = File::create(&log).map_err(|source| ForwarderError::File { path: log.clone(), source })?;
-    let child = Command::new("nsenter")
-        .arg(format!("--net={}", site.path("dut").display()))
-        // So that it ends with this process, whatever ends that.
-        .args(["setpriv", "--pdeathsig", "TERM", "--"])
-        .arg(binary)
-        .arg("run")
-        .arg(&file)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(output)
-        .spawn()
-        .map_err(ForwarderError::Start)?;
-    let mut forwarder =
-        Forwarder { thread: None, mode: "veth, AF_XDP copy".into(), process: Some(Process { child, log }) };
-    let deadline = Instant::now() + PATIENCE;
-    while !forwarder.log().contains("ready") {
-        if !forwarder.is_running() || Instant::now() > deadline {
-            return Err(ForwarderError::NotReady(forwarder.log()));
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    let process = forwarder.process.as_ref().map_or(0, |process| process.child.id());
+    let process = Process::start(&site.path("dut"), &file, &text, binary)?;
     let name = "worker-0";
-    forwarder.thread = Some(Thread::named(process, name).ok_or_else(|| ForwarderError::NoThread(name.into()))?);
-    Ok(forwarder)
+    let thread = Thread::named(process.child.id(), name).ok_or_else(|| ForwarderError::NoThread(name.into()))?;
+    Ok(Forwarder { thread: Some(thread), mode: "veth, AF_XDP copy".into(), process: Some(process) })
 }
 
 /// A running Penstock. Ended when dropped.
 #[derive(Debug)]
-struct Process {
+pub struct Process {
     child: Child,
     log: PathBuf,
+}
+
+impl Process {
+    /// Writes its file and starts it in a namespace; returns when it forwards.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be written, or it is not ready in time.
+    pub fn start(namespace: &Path, file: &Path, config: &str, binary: &Path) -> Result<Self, ForwarderError> {
+        std::fs::write(file, config).map_err(|source| ForwarderError::File { path: file.into(), source })?;
+        let log = file.with_extension("log");
+        let output = File::create(&log).map_err(|source| ForwarderError::File { path: log.clone(), source })?;
+        let child = Command::new("nsenter")
+            .arg(format!("--net={}", namespace.display()))
+            // So that it ends with this process, whatever ends that.
+            .args(["setpriv", "--pdeathsig", "TERM", "--"])
+            .arg(binary)
+            .arg("run")
+            .arg(file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(output)
+            .spawn()
+            .map_err(ForwarderError::Start)?;
+        let mut process = Self { child, log };
+        let deadline = Instant::now() + PATIENCE;
+        while !process.said().contains("ready") {
+            if !process.is_running() || Instant::now() > deadline {
+                return Err(ForwarderError::NotReady(process.said()));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(process)
+    }
+
+    fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// What it has logged.
+    fn said(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
 }
 
 impl Drop for Process {

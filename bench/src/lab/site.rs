@@ -123,21 +123,26 @@ impl Drop for Site {
 
 /// Deletes namespaces and folders of labs whose process is gone: it was killed before it could.
 pub fn sweep() {
-    for namespace in left_in(Path::new("/run/netns")) {
+    sweep_of(PREFIX);
+}
+
+/// The same of those whose names begin so.
+pub fn sweep_of(prefix: &str) {
+    for namespace in left_in(Path::new("/run/netns"), prefix) {
         let _gone = command::run(&format!("ip netns delete {namespace}"));
     }
     let temporary = std::env::temp_dir();
-    for folder in left_in(&temporary) {
+    for folder in left_in(&temporary, prefix) {
         let _gone = std::fs::remove_dir_all(temporary.join(folder));
     }
 }
 
-/// Names in a directory that are a lab's whose process is gone.
-fn left_in(directory: &Path) -> Vec<String> {
+/// Names in a directory that begin so, and are of a process that is gone.
+fn left_in(directory: &Path, prefix: &str) -> Vec<String> {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
     let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
     let is_left = |name: &String| {
-        let process = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        let process = name.strip_prefix(prefix).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
         process.is_some_and(|process| !Path::new("/proc").join(process.to_string()).exists())
     };
     names.filter(is_left).collect()
@@ -165,7 +170,7 @@ mod tests {
         for name in [&dead, &format!("{PREFIX}{}-0-gen", std::process::id()), "penstock-4194304", "penstock-lab-x"] {
             std::fs::create_dir_all(directory.join(name)).expect("the temporary directory can be written");
         }
-        assert_eq!(left_in(&directory), [dead]);
+        assert_eq!(left_in(&directory, PREFIX), [dead]);
         std::fs::remove_dir_all(directory).expect("as made above");
     }
 
