@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::config::{Config, ConfigError, Fallback, Interface, Mode, Tunnel, TunnelGroup, Via};
+use crate::config::{Config, ConfigError, Fallback, Interface, Mode, Tenant, Tunnel, TunnelGroup, Via};
 use crate::packet::Family;
+use crate::qos::{Limit, PacketRate, Rate};
 use crate::tunnel::Kind;
 
 /// Reads and checks a file.
@@ -28,8 +29,40 @@ pub struct Report {
     pub tunnels: Vec<TunnelReport>,
     /// In the file's order.
     pub groups: Vec<GroupReport>,
+    /// Tenants, in the order of their matching.
+    pub tenants: Vec<TenantReport>,
+    /// What has a rate or a cap, and how much of it is guaranteed.
+    pub rates: Vec<RateReport>,
     /// What is legal but probably not meant.
     pub warnings: Vec<WarningReport>,
+}
+
+/// One tenant. Rates are bits and packets per second, of each port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TenantReport {
+    /// Its name.
+    pub name: String,
+    /// What it gets whatever others do.
+    pub guarantee: Option<u64>,
+    /// What it never gets more of.
+    pub limit: Option<u64>,
+    /// The same in packets.
+    pub packets: Option<u32>,
+    /// Its share of what is left.
+    pub weight: u16,
+}
+
+/// An interface with a rate, or a tunnel with a cap. Rates are bits and packets per second.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RateReport {
+    /// Its name.
+    pub name: String,
+    /// What passes at most.
+    pub rate: Option<u64>,
+    /// The same in packets.
+    pub packets: Option<u32>,
+    /// The sum of all tenants' guarantees: an interface keeps them.
+    pub guaranteed: Option<u64>,
 }
 
 /// One interface.
@@ -163,6 +196,8 @@ impl Report {
             vrfs: vrfs.collect(),
             tunnels: config.tunnels.iter().map(|it| TunnelReport::new(config, it)).collect(),
             groups: config.groups.iter().zip(into).map(|(it, routes)| GroupReport::new(config, it, routes)).collect(),
+            tenants: config.tenants.iter().map(TenantReport::new).collect(),
+            rates: RateReport::all(config),
             warnings: warnings.collect(),
         }
     }
@@ -170,6 +205,37 @@ impl Report {
     /// What `--json` prints.
     pub fn to_json(&self) -> String {
         serde_json::to_string_pretty(self).expect("a struct of strings and numbers always has JSON")
+    }
+}
+
+impl TenantReport {
+    fn new(tenant: &Tenant) -> Self {
+        Self {
+            name: tenant.name.clone(),
+            guarantee: tenant.guarantee.map(Rate::bits),
+            limit: tenant.limit.rate.map(Rate::bits),
+            packets: tenant.limit.packets.map(PacketRate::packets),
+            weight: tenant.weight.value(),
+        }
+    }
+}
+
+impl RateReport {
+    fn all(config: &Config) -> Vec<Self> {
+        let guaranteed = config.tenants.iter().filter_map(|tenant| tenant.guarantee).map(Rate::bits).sum();
+        let interfaces = config.interfaces.iter().filter(|it| it.rate.is_some()).map(|it| Self {
+            name: it.name.clone(),
+            rate: it.rate.map(Rate::bits),
+            packets: None,
+            guaranteed: Some(guaranteed),
+        });
+        let tunnels = config.tunnels.iter().filter(|it| it.cap != Limit::NONE).map(|it| Self {
+            name: it.name.clone(),
+            rate: it.cap.rate.map(Rate::bits),
+            packets: it.cap.packets.map(PacketRate::packets),
+            guaranteed: None,
+        });
+        interfaces.chain(tunnels).collect()
     }
 }
 
@@ -304,7 +370,17 @@ impl fmt::Display for Report {
             let members = members.collect::<Vec<_>>().join(", ");
             [it.name.clone(), it.routes.to_string(), it.mtu.to_string(), members]
         });
-        table(f, ["group", "routes", "mtu", "members and weights"], groups.collect())
+        table(f, ["group", "routes", "mtu", "members and weights"], groups.collect())?;
+        let tenants = self.tenants.iter().map(|it| {
+            let name = it.name.clone();
+            [name, or_dash(it.guarantee), or_dash(it.limit), or_dash(it.packets), it.weight.to_string()]
+        });
+        table(f, ["tenant", "guarantee bit/s", "limit bit/s", "limit packets/s", "weight"], tenants.collect())?;
+        let rates = self
+            .rates
+            .iter()
+            .map(|it| [it.name.clone(), or_dash(it.rate), or_dash(it.packets), or_dash(it.guaranteed)]);
+        table(f, ["rate of", "bit/s", "packets/s", "guaranteed bit/s"], rates.collect())
     }
 }
 
