@@ -47,7 +47,10 @@ pub use writer::Writer6;
 struct Table {
     /// For each VRF, and for one more that stays empty, an entry for each slot.
     direct: Pages,
-    /// For each of these, the values of the longest route of 1..=8 bits for each first octet.
+    /// For each of these, a bit for each first octet that an entry was ever under: mostly a few,
+    /// so what is under none needs no look into the pages of `direct`.
+    octets: Box<[Octets]>,
+    /// For each VRF as well, the values of the longest route of 1..=8 bits for each first octet.
     short: Pages,
     /// The value of each VRF's /0, or zero, with [`SHORT`] where `short` is to be asked before;
     /// the last is of the empty VRF.
@@ -64,6 +67,7 @@ impl Table {
         }
         Some(Self {
             direct: Pages::reserve(all * SLOTS * size_of::<AtomicU32>()).ok()?,
+            octets: (0..all).map(|_| Octets::default()).collect(),
             short: Pages::reserve(all * SHORTS * size_of::<AtomicU32>()).ok()?,
             defaults: (0..all).map(|_| AtomicU16::new(0)).collect(),
             memory,
@@ -72,6 +76,14 @@ impl Table {
 
     fn slot(&self, vrf: u16, slot: u32) -> &AtomicU32 {
         &self.direct.as_u32()[usize::from(vrf) * SLOTS + slot as usize]
+    }
+
+    /// Before an entry of a slot is shown.
+    fn mark_octet(&self, vrf: u16, slot: u32) {
+        let octet = slot >> (8 * (DIRECT - 1));
+        let bits = &self.octets[usize::from(vrf)][octet as usize / 64];
+        // Nobody else writes.
+        bits.store(bits.load(Relaxed) | 1 << (octet % 64), Release);
     }
 
     fn shorts(&self, vrf: u16) -> &[AtomicU32] {
@@ -89,6 +101,9 @@ impl Table {
         &self.memory.as_u32()[block.word as usize * 2..][..FAN]
     }
 }
+
+/// A bit for each octet.
+type Octets = [AtomicU64; 256 / 64];
 
 /// Where a lookup goes on: the number of a line, and how to read what is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -164,6 +164,7 @@ impl Level {
 #[derive(Clone, Copy)]
 struct Lookup<'t> {
     direct: &'t [AtomicU32],
+    octets: &'t [Octets],
     halves: &'t [AtomicU32],
     words: &'t [AtomicU64],
     defaults: &'t [AtomicU16],
@@ -175,6 +176,7 @@ impl<'t> Lookup<'t> {
     fn new(table: &'t Table) -> Self {
         Self {
             direct: table.direct.as_u32(),
+            octets: &table.octets,
             halves: table.memory.as_u32(),
             words: table.memory.words(),
             defaults: &table.defaults,
@@ -342,8 +344,10 @@ impl<'t> Lookup<'t> {
         debug_assert!((vrf + 1) * SLOTS <= self.direct.len());
         // SAFETY: the first point above; an array of atomics is as aligned as these are.
         let direct = unsafe { &*self.direct.as_ptr().add(vrf * SLOTS).cast() };
+        // SAFETY: as many as defaults.
+        let octets = unsafe { self.octets.get_unchecked(vrf) };
         let last = ((self.words.len() - MARGIN_WORDS) / LINE_WORDS) as u32;
-        Start { direct, halves: self.halves, last: last << Entry::LINE_SHIFT }
+        Start { direct, octets, halves: self.halves, last: last << Entry::LINE_SHIFT }
     }
 
     /// Where an array goes on.
@@ -501,6 +505,25 @@ mod tests {
                 for ((&vrf, &address), &expected) in vrfs.iter().zip(&addresses).zip(&expected) {
                     prop_assert_eq!(level.single(table, vrf, address), expected, "{:?}", level);
                 }
+            }
+        }
+    }
+
+    /// Which octets have entries is kept beside these.
+    #[test]
+    fn a_route_is_found_under_any_first_octet_and_none_beside_it() {
+        let under = |octet: u8| u128::from(octet) << 120 | 0xdb8 << 104;
+        for octet in 0..=u8::MAX {
+            let mut writer = Writer6::new(Limits { vrfs: 2, bytes: 1 << 20 }).unwrap();
+            let value = Value::new(u16::from(octet) + 1);
+            writer.insert(1, Prefix6::new(under(octet), 32).unwrap(), value.unwrap()).unwrap();
+            let table = &writer.reader().table;
+            let addresses: Vec<_> = (0..=u8::MAX).map(under).collect();
+            let expected: Vec<_> = (0..=u8::MAX).map(|other| value.filter(|_| other == octet)).collect();
+            for level in Level::all() {
+                let mut values = vec![None; addresses.len()];
+                level.batch(table, &[1; 256], &addresses, &mut values);
+                assert_eq!(values, expected, "{level:?}");
             }
         }
     }

@@ -34,6 +34,8 @@ pub(super) trait Search: Copy {
 pub(super) struct Start<'t> {
     /// The VRF's entries, one for each slot.
     pub direct: &'t [AtomicU32; SLOTS],
+    /// The first octets that any of these is under.
+    pub octets: &'t Octets,
     /// The memory.
     pub halves: &'t [AtomicU32],
     /// No entry is larger.
@@ -296,6 +298,10 @@ mod x86 {
         }
     }
 
+    /// What is under no octet that has entries reads none: of made up addresses that is most, and
+    /// theirs are spread over thousands of pages (2000::/3 of a full table, Zen 5: 1.8 ns with all
+    /// of them, 1.2 without).
+    ///
     /// Sixteen lanes at a time, and as far as the first eight octets go also by arrays: those are
     /// indexed by one octet after the other.
     #[inline]
@@ -307,6 +313,8 @@ mod x86 {
             _mm512_cmpeq_epi32_mask(_mm512_and_si512(entries, _mm512_set1_epi32(3)), _mm512_set1_epi32(kind as i32))
         };
         let last = _mm512_set1_epi32(start.last as i32);
+        let [a, b, c, d] = start.octets.each_ref().map(|bits| bits.load(Acquire).cast_signed());
+        let under = _mm512_castsi256_si512(_mm256_setr_epi64x(a, b, c, d));
         let (addresses, _) = addresses.as_chunks::<16>();
         let (entries, _) = entries.as_chunks_mut::<16>();
         let mut found = [_mm512_setzero_si512(); LANES / 16];
@@ -315,8 +323,12 @@ mod x86 {
         for (group, addresses) in addresses.iter().enumerate() {
             octets[group] = upper(addresses);
             let slots = _mm512_srli_epi32::<8>(octets[group][0]);
+            // Of the 256 bits, the 32 with that of the first octet.
+            let bits = _mm512_permutexvar_epi32(_mm512_srli_epi32::<29>(octets[group][0]), under);
+            let octet = _mm512_and_si512(_mm512_srli_epi32::<24>(octets[group][0]), _mm512_set1_epi32(31));
+            let lanes = _mm512_test_epi32_mask(_mm512_srlv_epi32(bits, octet), _mm512_set1_epi32(1));
             // SAFETY: numbers of 24 bits.
-            found[group] = unsafe { gather(start.direct, slots, !0, slots) };
+            found[group] = unsafe { gather(start.direct, slots, lanes, _mm512_setzero_si512()) };
             arrays[group] = kind(found[group], Entry::ARRAY);
         }
         // The octets from the fourth on: the last of the first word, then the second word's.

@@ -445,6 +445,7 @@ impl Tree {
             Home::Slot(vrf, slot) => {
                 let entry = table.slot(vrf, slot);
                 if piece.entry != Entry::NONE && entry.load(Relaxed) == 0 {
+                    table.mark_octet(vrf, slot);
                     self.pages.insert((u32::from(vrf) << PAGE_BITS) + slot / PAGE_SLOTS as u32);
                 }
                 entry.store(piece.entry.0, Release);

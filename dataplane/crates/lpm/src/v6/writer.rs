@@ -146,7 +146,10 @@ impl Writer6 {
             used_bytes: arena.in_use_bytes(),
             retired_bytes: arena.retired_bytes(),
             limit_bytes: arena.limit_bytes(),
-            resident_bytes: arena.touched_bytes() + self.tree.direct_bytes() + size_of_val(&*table.defaults),
+            resident_bytes: arena.touched_bytes()
+                + self.tree.direct_bytes()
+                + size_of_val(&*table.defaults)
+                + size_of_val(&*table.octets),
         }
     }
 
