@@ -26,6 +26,11 @@ fn pipeline(criterion: &mut Criterion) {
             bencher.iter_custom(|rounds| rig.rounds(rounds));
         });
     }
+    let mut rig = None;
+    group.bench_function("everything", |bencher| {
+        let rig = rig.get_or_insert_with(Rig::with_everything);
+        bencher.iter_custom(|rounds| rig.rounds(rounds));
+    });
     group.finish();
 }
 

@@ -91,7 +91,8 @@ fn prefix(random: &mut Random) -> IpNet {
     Ipv4Net::new(network.into(), length).expect("a length").trunc().into()
 }
 
-fn rule(random: &mut Random) -> Rule {
+/// A rule as filters have them.
+pub(crate) fn rule(random: &mut Random) -> Rule {
     let mut matches = Match::default();
     if random.below(10) >= 3 {
         matches.sources.push(prefix(random));

@@ -24,7 +24,6 @@ pub struct Queues {
     exits: Exits,
     random: Random,
     tenants: usize,
-    one: Option<u8>,
     now: u64,
     /// Owns the frames.
     stock: Stock,
@@ -60,17 +59,7 @@ impl Queues {
             })
             .collect();
         let (batch, exits, random) = (Batch::new(), Exits::new(), Random::new(0x5f1e));
-        let mut queues = Self {
-            shaper,
-            spare,
-            batch,
-            exits,
-            random,
-            tenants,
-            one: std::env::var("ONE").ok().and_then(|c| c.parse().ok()),
-            now: Time::SECOND,
-            stock,
-        };
+        let mut queues = Self { shaper, spare, batch, exits, random, tenants, now: Time::SECOND, stock };
         for _ in 0..backlog / BATCH {
             queues.fill();
             queues.shaper.enqueue(&mut queues.batch, &mut queues.exits, Time(queues.now));
@@ -106,9 +95,6 @@ impl Queues {
             let way = (any >> 32) as u16 % WAYS as u16;
             (packet.into, packet.overhead) = if way == 0 { (TunnelId::NONE, 0) } else { (TunnelId(way - 1), 50) };
             packet.class = Class::new((any >> 48) as u8 % 8).expect("below 8");
-            if let Some(c) = self.one {
-                packet.class = Class::new(c).unwrap();
-            }
             packet.flow = (any >> 20) as u32;
             packet.tos = if (any >> 52).is_multiple_of(3) { 2 } else { 0 };
             self.batch.push(packet);
@@ -139,19 +125,6 @@ fn shaper(tenants: usize, backlog: usize) -> Shaper {
             weight: Weight::new(1 + at as u16 % 4).expect("a weight"),
         })
         .collect();
-    if std::env::var("PLAIN").is_ok() {
-        spec.tenants.iter_mut().for_each(|t| {
-            t.limit = Limit::NONE;
-            t.guarantee = None;
-        });
-        spec.tunnels.iter_mut().for_each(|t| t.cap = Limit::NONE);
-    }
-    if std::env::var("NOG").is_ok() {
-        spec.tenants.iter_mut().for_each(|t| t.guarantee = None);
-    }
-    if std::env::var("TAIL").is_ok() {
-        spec.classes.iter_mut().for_each(|c| c.aqm = dataplane::qos::Aqm::Tail);
-    }
     spec.buffer = Buffer { frames: 4 * backlog as u32, bytes: 1 << 30 };
     let plan = Plan::new(&Arc::new(spec), 1).expect("it can be kept");
     let mut shaper = Shaper::new(1, 64);

@@ -9,20 +9,27 @@ mod hot;
 
 use crate::random::Random;
 use crate::routes::NEXT_HOPS;
+use dataplane::config::Qos;
 use dataplane::fib::Fib;
 use dataplane::packet::{
     AdjacencyId, Batch, DropReason, Exit, Family, FlowHash, Packet, PortId, Stock, Time, TunnelId, Vrf,
 };
 use dataplane::pipeline::Pipeline;
-use dataplane::qos::Shaper;
+use dataplane::qos::policer::{self, Profile};
+use dataplane::qos::{Account, Limit, PacketRate, Plan, Policers, PortSpec, Rate, Shaper, Spec, TenantSpec};
 use dataplane::stats::{Room, Tally, Totals};
+use dataplane::tables::acl::{Action, Rule};
+use dataplane::tables::classes;
+use dataplane::tables::filter::{Match, Ways};
 use dataplane::tables::{
     Acl, Adjacencies, Adjacency, Classes, Locals, Policing, Port, PortKind, Ports, Resolution, ReversePath, Tables,
 };
 use dataplane::tunnel::{Ends, Geneve, Gre, Identification, IpInIp, Kind, Outer, Tunnel, Tunnels, Vxlan};
 use etherparse::PacketBuilder;
+use ipnet::Ipv4Net;
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wire::{Ethernet, Mac, Rewrite, Vni};
 use zerocopy::IntoBytes;
@@ -113,9 +120,72 @@ pub struct Rig {
     /// The frames that are not under way, in the order that they will be received in.
     at_rest: VecDeque<Box<Packet>>,
     originals: Vec<Vec<u8>>,
+    now: Time,
+    /// Nanoseconds that pass between two batches.
+    gap: u64,
 }
 
 impl Rig {
+    /// A cold gateway into VXLAN with all that a packet can meet: an access list of 100 rules, a policer, tenants and classes,
+    /// and a scheduler with AQM whose rates let everything pass.
+    ///
+    /// # Panics
+    ///
+    /// If there is no memory.
+    pub fn with_everything() -> Self {
+        let mut rig = Self::new(Path::Encap(VXLAN, Ip::V4), Load::Cold);
+        let mut random = Random::new(0xa11);
+        let rules: Vec<Rule> =
+            (0..100).map(|_| Rule { action: Action::Permit, ..crate::acl::rule(&mut random) }).collect();
+        let ports: Vec<Port> = [LAN, WAN].iter().filter_map(|port| rig.tables.ports.get(*port).cloned()).collect();
+        let ways = Ways::new(&ports, [Vrf::DEFAULT].into_iter());
+        let count = rules.len();
+        rig.tables.acl = Acl::new(rules, ways.clone()).expect("there is memory");
+        rig.tables.policing = Policing::new(vec![Some(0), None], vec![None]);
+        let tenants = 8;
+        let tenant = |at: u8| Match {
+            sources: vec![Ipv4Net::new([203, 0, 113, at * 32].into(), 27).expect("a length").into()],
+            ..Match::default()
+        };
+        let preset = Qos::gpu_gateway();
+        let rules =
+            classes::Rules { tenants: (1..tenants).map(tenant).collect(), classes: preset.rules, rest: preset.rest };
+        rig.tables.classes = Classes::new(Some(rules), ways).expect("there is memory");
+        let room = Room { ports: 2, tunnels: 1, adjacencies: 2 + Load::Cold.next_hops(), rules: count, policers: 1 };
+        rig.pipeline.tally = Tally::new(room);
+        let profile = Profile {
+            kind: policer::Kind::Rfc2698,
+            cir: 400_000_000_000,
+            pir: 800_000_000_000,
+            cbs: 100_000_000,
+            pbs: 100_000_000,
+            packets: 0,
+            colour_aware: false,
+            exceed: policer::Action::Pass,
+            violate: policer::Action::Drop,
+        };
+        rig.pipeline.policers = Policers::new([profile].into_iter());
+        let rate = |bits| Rate::new(bits).expect("a rate");
+        let mut spec = Spec::plain(1);
+        spec.ports.push(PortSpec { port: WAN, rate: Some(rate(400_000_000_000)), account: Account::L3Outer });
+        spec.tunnels[0].cap = Limit { packets: PacketRate::new(500_000_000), ..Limit::of(rate(300_000_000_000)) };
+        spec.tenants = (0..tenants)
+            .map(|at| TenantSpec {
+                name: format!("tenant-{at}"),
+                guarantee: at.is_multiple_of(2).then(|| rate(10_000_000_000)),
+                limit: Limit::of(rate(200_000_000_000)),
+                ..TenantSpec::default()
+            })
+            .collect();
+        let plan = Plan::new(&Arc::new(spec), 2).expect("it can be kept");
+        rig.pipeline.shaper.adopt(plan, &mut rig.pipeline.exits, Time(0));
+        rig.gap = 10_000;
+        rig.pass(&mut Vec::new());
+        let totals = Totals::of([&*rig.pipeline.tally.page()]);
+        assert_eq!(totals.forwarded, rig.originals.len() as u64, "every frame is forwarded: {totals:?}");
+        rig
+    }
+
     /// A gateway for one path.
     pub fn new(path: Path, load: Load) -> Self {
         let count = load.frames();
@@ -142,7 +212,8 @@ impl Rig {
             shaper,
             Tally::new(Room { ports: 2, tunnels: 1, adjacencies: 2 + load.next_hops(), ..Room::default() }),
         );
-        let mut rig = Self { path, tables, pipeline, batch: Batch::new(), at_rest: at_rest.into(), originals };
+        let (batch, at_rest) = (Batch::new(), at_rest.into());
+        let mut rig = Self { path, tables, pipeline, batch, at_rest, originals, now: Time(0), gap: 0 };
         rig.pass(&mut Vec::new());
         let totals = Totals::of([&*rig.pipeline.tally.page()]);
         assert_eq!(totals.forwarded, count as u64, "every frame is forwarded: {totals:?}");
@@ -163,9 +234,10 @@ impl Rig {
         self.restore();
         for _ in 0..self.originals.len() / BATCH {
             self.receive();
+            self.now.0 += self.gap;
             let start = Instant::now();
-            self.pipeline.run(&mut self.batch, &self.tables, Time(0));
-            self.pipeline.transmit(WAN, usize::MAX, &mut self.batch, &self.tables, Time(0));
+            self.pipeline.run(&mut self.batch, &self.tables, self.now);
+            self.pipeline.transmit(WAN, usize::MAX, &mut self.batch, &self.tables, self.now);
             took.push(start.elapsed());
             self.at_rest.extend(self.batch.drain());
         }
