@@ -1,8 +1,9 @@
 //! Against a linear scan of the rules.
 
 use super::super::ReversePath;
+use super::super::classes::{Classes, Rules};
 use super::*;
-use crate::packet::{FlowHash, Time};
+use crate::packet::{Class, FlowHash, TenantId, Time};
 use crate::testing::{stock, written};
 use etherparse::{IpFragOffset, IpNumber, Ipv4Header, Ipv6Header, PacketBuilder};
 use proptest::collection::vec;
@@ -102,9 +103,8 @@ fn ip(sent: &Sent) -> Vec<u8> {
     }
 }
 
-/// The rule that each packet meets, all looked up at once.
-fn found_by(filter: &Filter, all: &[(usize, Vec<u8>)]) -> Vec<Option<usize>> {
-    let mut stock = stock();
+/// Packets as they are before the list, in a batch.
+fn batch_of(all: &[(usize, Vec<u8>)], stock: &mut crate::packet::Stock) -> Batch {
     let mut batch = Batch::new();
     for (way, ip) in all {
         let frame = stock.frames.frame_of(ip).expect("the test's memory has more");
@@ -118,6 +118,13 @@ fn found_by(filter: &Filter, all: &[(usize, Vec<u8>)]) -> Vec<Option<usize>> {
         };
         batch.push(packet);
     }
+    batch
+}
+
+/// The rule that each packet meets, all looked up at once.
+fn found_by(filter: &Filter, all: &[(usize, Vec<u8>)]) -> Vec<Option<usize>> {
+    let mut stock = stock();
+    let mut batch = batch_of(all, &mut stock);
     batch.chunks_mut().for_each(|packets| filter.first(packets));
     let met = batch.iter().map(|packet| packet.adjacency.index());
     let met = met.map(|rule| (rule != usize::from(Filter::NONE)).then_some(rule)).collect();
@@ -217,6 +224,72 @@ proptest! {
             let expected = rules.iter().position(|rule| meets(rule, packet));
             prop_assert_eq!(found, expected, "{:?}", packet);
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// The first tenant and the first class by themselves; and an adjacency that is there already stays.
+    #[test]
+    fn a_packet_is_of_the_first_tenant_and_the_first_class_that_it_meets(
+        tenants in vec(rule(), 0..12),
+        classes in vec((rule(), 0..8_u8), 0..12),
+        rest in 0..8_u8,
+        packets in vec(sent(), 1..60),
+    ) {
+        let class = |number| Class::new(number).expect("below 8");
+        let rules = Rules {
+            tenants: tenants.clone(),
+            classes: classes.iter().map(|(rule, number)| (rule.clone(), class(*number))).collect(),
+            rest: class(rest),
+        };
+        let compiled = Classes::new(Some(rules), ways()).expect("there is memory");
+        let mut stock = stock();
+        let frames: Vec<_> = packets.iter().map(|packet| (packet.way, ip(packet))).collect();
+        let mut batch = batch_of(&frames, &mut stock);
+        batch.iter_mut().for_each(|packet| packet.adjacency = AdjacencyId(77));
+        compiled.classify(&mut batch);
+        for (sent, packet) in packets.iter().zip(batch.iter()) {
+            let tenant = tenants.iter().position(|rule| meets(rule, sent)).map_or(0, |at| at as u16 + 1);
+            let of = classes.iter().find(|(rule, _)| meets(rule, sent)).map_or(rest, |(_, number)| *number);
+            prop_assert_eq!((packet.tenant, packet.class), (TenantId(tenant), class(of)), "{:?}", sent);
+            prop_assert_eq!(packet.adjacency, AdjacencyId(77));
+        }
+        batch.drain().for_each(|packet| stock.put(packet));
+    }
+}
+
+/// What the preset makes of what a training cluster sends.
+#[test]
+fn the_preset_knows_congestion_notifications_rdma_and_the_usual_fields() {
+    let qos = crate::config::Qos::gpu_gateway();
+    let rules = Rules { tenants: Vec::new(), classes: qos.rules, rest: qos.rest };
+    let compiled = Classes::new(Some(rules), ways()).expect("there is memory");
+    let [source, destination] = [[10, 0, 0, 1], [10, 0, 0, 2]].map(IpAddr::from);
+    // Protocol, ports, DSCP, the first octet behind UDP; class.
+    for (protocol, ports, dscp, first_octet, class) in [
+        (17, (50_000, 4791), 0, 0x81, 0),
+        (17, (50_000, 4791), 0, 0x04, 2),
+        (17, (50_000, 5000), 26, 0x81, 2),
+        (6, (50_000, 179), 0, 0, 0),
+        (6, (179, 50_000), 0, 0, 0),
+        (17, (500, 500), 0, 0, 0),
+        (17, (50_000, 3784), 0, 0, 0),
+        (17, (50_000, 5000), 48, 0, 0),
+        (17, (50_000, 5000), 46, 0, 1),
+        (6, (50_000, 443), 18, 0, 3),
+        (6, (50_000, 443), 10, 0, 4),
+        (6, (50_000, 443), 0, 0, 5),
+        (6, (50_000, 443), 1, 0, 6),
+    ] {
+        let packet = Sent { way: 0, source, destination, protocol, ports, dscp, later_fragment: false, first_octet };
+        let mut stock = stock();
+        let mut batch = batch_of(&[(0, ip(&packet))], &mut stock);
+        compiled.classify(&mut batch);
+        let of: Vec<_> = batch.iter().map(|packet| packet.class.index()).collect();
+        assert_eq!(of, [class], "{packet:?}");
+        batch.drain().for_each(|packet| stock.put(packet));
     }
 }
 
