@@ -13,7 +13,7 @@ pub use icmp::Limiter;
 pub use wanted::{Wanted, Wish};
 
 use crate::io::Outlets;
-use crate::packet::{Batch, DropReason, Exit, Exits, Origin, Owed, Packet, PortId, PuntReason, Stock, Time};
+use crate::packet::{Batch, DropReason, Exit, Exits, Family, Origin, Owed, Packet, PortId, PuntReason, Stock, Time};
 use crate::pipeline::Pipeline;
 use crate::tables::{Resolution, Tables};
 use hold::Hold;
@@ -126,8 +126,14 @@ impl Slow {
             Exit::Drop(reason) => self.drop(packet, reason, pipeline, stock, tables, now),
             Exit::Punt(reason) => self.punt(packet, reason, pipeline, stock),
             Exit::Fragment => {
-                let mtu = tables.mtu(&packet, tables.adjacencies.at(packet.adjacency));
-                match fragment::cut(&packet, mtu, stock, &mut self.ready) {
+                let cut = match packet.family {
+                    Family::V4 => {
+                        let mtu = tables.mtu(&packet, tables.adjacencies.at(packet.adjacency));
+                        fragment::cut(&packet, mtu, stock, &mut self.ready)
+                    }
+                    Family::V6 => fragment::cut_outside(&mut packet, tables, pipeline, stock, &mut self.ready),
+                };
+                match cut {
                     Ok(count) => {
                         pipeline.tally.originated(count - 1);
                         stock.put(packet);

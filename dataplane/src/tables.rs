@@ -29,7 +29,8 @@ pub use snapshot::{Published, Reader, published};
 
 use crate::fib::Fib;
 use crate::packet::{
-    AdjacencyId, DropReason, Exit, FlowHash, Origin, Packet, PortId, PuntReason, Traits, TunnelId, is_link_local,
+    AdjacencyId, DropReason, Exit, Family, FlowHash, Origin, Packet, PortId, PuntReason, Traits, TunnelId,
+    is_link_local,
 };
 use crate::tunnel::{Kind, Tunnels};
 use std::mem;
@@ -175,7 +176,7 @@ impl Tables {
         match adjacency.resolution {
             Resolution::Ready => match packet.fits(adjacency.mtu) {
                 // The kernel knows the device's MTU: what is longer is not worth cutting.
-                Err(Exit::Fragment) => Err(Exit::Drop(DropReason::FragmentationNeeded)),
+                Err(Exit::Fragment) if packet.family == Family::V4 => Err(Exit::Drop(DropReason::FragmentationNeeded)),
                 Err(exit) => Err(exit),
                 Ok(()) => Ok(adjacency),
             },

@@ -517,6 +517,11 @@ fn config(cell: Cell, setup: Setup<'_>, is_far: bool) -> Config {
         V4 => format!("local = \"192.0.2.{own}\"\nremote = \"192.0.2.{other}\""),
         V6 => format!("local = \"2001:db8:f::{own}\"\nremote = \"2001:db8:f::{other}\""),
     };
+    let mut addresses = format!("\"192.0.2.{own}/24\"");
+    // On a link that is too narrow for it there is no IPv6.
+    if setup.wan_mtu >= 1280 {
+        addresses += &format!(", \"2001:db8:f::{own}/64\"");
+    }
     let macs = format!("mac = \"{}\"\nremote_mac = \"{}\"", mac(inside.0), mac(inside.1));
     let mut text = format!(
         r#"
@@ -527,7 +532,7 @@ fn config(cell: Cell, setup: Setup<'_>, is_far: bool) -> Config {
         [interface.wan0]
         mac = "{}"
         mtu = {}
-        address = ["192.0.2.{own}/24", "2001:db8:f::{own}/64"]
+        address = [{}]
         [tunnel.site]
         {}
         {ends}
@@ -538,6 +543,7 @@ fn config(cell: Cell, setup: Setup<'_>, is_far: bool) -> Config {
         setup.lan_mtu,
         mac(link.0),
         setup.wan_mtu,
+        addresses,
         cell.kind.keys,
         if cell.kind.ethernet { &macs } else { "" },
         setup.keys,
@@ -553,6 +559,9 @@ fn config(cell: Cell, setup: Setup<'_>, is_far: bool) -> Config {
         ("wan0", format!("192.0.2.{other}"), link.1),
         ("wan0", format!("2001:db8:f::{other}"), link.1),
     ] {
+        if setup.wan_mtu < 1280 && interface == "wan0" && address.contains(':') {
+            continue;
+        }
         text += &format!(
             "[[neighbour]]\ninterface = \"{interface}\"\naddress = \"{address}\"\nmac = \"{}\"\n",
             mac(mac_of)

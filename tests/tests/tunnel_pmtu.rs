@@ -159,6 +159,41 @@ fn what_may_be_cut_is_cut_before_it_is_encapsulated() {
     });
 }
 
+/// RFC 8200 §5, RFC 2473 §7.1, RFC 4213 §3.2.1: no sender of IPv6 can go below 1,280 octets, so below that it is the outer
+/// datagram that is cut; what is longer is told 1,280 and no less.
+#[test]
+fn ipv6_of_1280_octets_passes_however_narrow_the_path_is() {
+    for cell in cells().into_iter().filter(|cell| cell.inner == V6) {
+        for wan_mtu in [600, 1000, 1280, 1299] {
+            let row = Row { cell, wan_mtu };
+            if (cell.outer == V6 && wan_mtu < 1280) || row.mtu() >= 1280 {
+                continue;
+            }
+            let mut pair = row.pair();
+            let what = format!("{cell}, link MTU {wan_mtu}");
+            for (name, make) in TRANSPORTS {
+                for length in [row.mtu() + 1, 1280] {
+                    let packet = long(V6, make, length);
+                    let frames = pair.send(&packet);
+                    assert!(frames.len() > 1, "{what}, {name} of {length}: {} frames", frames.len());
+                    assert!(frames.iter().all(|frame| frame.len() <= 14 + usize::from(wan_mtu)), "{what}");
+                    // DF would have a router on the way drop what it may cut.
+                    assert!(frames.iter().all(|frame| frame[14] >> 4 == 6 || frame[20] & 0x40 == 0), "{what}");
+                    let came: Vec<_> = frames.into_iter().flat_map(|frame| pair.deliver(frame)).collect();
+                    assert_eq!(came, vec![after_hops(&packet, 2)], "{what}, {name} of {length}");
+                }
+                assert_eq!(pair.send(&long(V6, make, 1281)).len(), 0, "{what}");
+                let heard = pair.heard();
+                let answer = decoded(&heard[0]).unwrap_or_else(|wrong| panic!("{what}: {wrong}"));
+                assert_eq!((answer.icmp, &answer.payload[4..8]), (Some((2, 0)), &[0, 0, 5, 0][..]), "{what}");
+            }
+            let (near, far) = pair.tunnels();
+            assert_eq!((near.encapsulated_packets, far.decapsulated_packets), (4, 4), "{what}");
+            pair.finish();
+        }
+    }
+}
+
 #[test]
 fn the_mss_of_a_syn_is_lowered_both_ways_and_never_raised() {
     each(|row| {

@@ -373,7 +373,8 @@ impl Packet {
     ///
     /// # Errors
     ///
-    /// To be cut (IPv4 without DF), or dropped with an error owed (RFC 1191, RFC 8201).
+    /// To be cut (IPv4 without DF; IPv6 that every link has to carry, RFC 8200 §5), or dropped with an error owed
+    /// (RFC 1191, RFC 8201).
     #[inline(always)]
     pub fn fits(&self, mtu: u16) -> Result<(), Exit> {
         if self.len <= u32::from(mtu) {
@@ -382,6 +383,7 @@ impl Packet {
         Err(match self.family {
             Family::V4 if self.traits.has(Traits::DONT_FRAGMENT) => Exit::Drop(FragmentationNeeded),
             Family::V4 => Exit::Fragment,
+            Family::V6 if self.len <= u32::from(Ipv6::LEAST_MTU) => Exit::Fragment,
             Family::V6 => Exit::Drop(PacketTooBig),
         })
     }

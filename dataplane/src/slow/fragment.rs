@@ -1,7 +1,11 @@
-//! IPv4 fragmentation (RFC 791 §3.2), before any encapsulation: the far end of a tunnel never has to reassemble.
+//! IPv4 fragmentation (RFC 791 §3.2), before any encapsulation: the far end of a tunnel has to reassemble nothing but IPv6
+//! packets that no path may be too narrow for.
 
-use crate::packet::{Batch, DropReason, Family, FlowHash, Origin, Packet, PortId, Stock};
-use wire::{Be16, Ipv4};
+use crate::packet::{Batch, DropReason, Family, FlowHash, Origin, Packet, PortId, Stock, TunnelId};
+use crate::pipeline::Pipeline;
+use crate::tables::Tables;
+use crate::tunnel;
+use wire::{Be16, Be32, Ipv4, Ipv6, Ipv6Fragment, header_mut, protocol};
 use xsk::Frame;
 use zerocopy::IntoBytes;
 
@@ -52,20 +56,117 @@ pub fn cut(packet: &Packet, mtu: u16, stock: &mut Stock, ready: &mut Batch) -> R
             room[..Ipv4::SIZE].copy_from_slice(new.as_bytes());
             room[Ipv4::SIZE..].copy_from_slice(options);
         }
-        let kept = keep_options(packet, &mut frame);
-        let mut fragment = stock.wrap(frame, PortId::NONE, false, packet.arrived);
-        fragment.inherit(packet);
-        fragment.options = kept;
-        fragment.l3 = 0;
-        fragment.origin = Origin::Queue;
-        fragment.traits = packet.traits.inner();
-        // Our own header: parse fills in what differs from the whole packet, and cannot refuse what it let in.
-        let parsed = fragment.parse(&FlowHash::default());
-        debug_assert!(parsed.is_ok(), "{parsed:?}");
-        // All stay with the flow that they were cut from.
-        fragment.flow = packet.flow;
-        made.push(fragment);
+        made.push(fragment_of(packet, frame, stock));
         at += count;
+    }
+    let count = made.len() as u64;
+    made.into_iter().for_each(|packet| ready.push(packet));
+    Ok(count)
+}
+
+/// The IP packet in `frame`, which was cut from another.
+fn fragment_of(packet: &Packet, mut frame: Frame, stock: &mut Stock) -> Box<Packet> {
+    let kept = keep_options(packet, &mut frame);
+    let mut fragment = stock.wrap(frame, PortId::NONE, false, packet.arrived);
+    fragment.inherit(packet);
+    fragment.options = kept;
+    fragment.l3 = 0;
+    fragment.origin = if packet.origin == Origin::Gateway { Origin::Gateway } else { Origin::Queue };
+    fragment.traits = packet.traits.inner();
+    // Our own header: parse fills in what differs from the whole packet, and cannot refuse what it let in.
+    let parsed = fragment.parse(&FlowHash::default());
+    debug_assert!(parsed.is_ok(), "{parsed:?}");
+    // All stay with the flow that they were cut from.
+    fragment.flow = packet.flow;
+    fragment
+}
+
+/// Puts an IPv6 packet that every link has to carry (RFC 8200 §5) into a tunnel whose path is too narrow for it, and cuts
+/// the outer datagram, with DF clear, for the other end to put together (RFC 2473 §7.1 a, RFC 4213 §3.2.1). The fragments
+/// are routed in the underlay. Returns how many.
+///
+/// # Errors
+///
+/// The way out is no tunnel, or as [`cut`]: the packet may have its outer headers then.
+pub fn cut_outside(
+    packet: &mut Packet,
+    tables: &Tables,
+    pipeline: &mut Pipeline,
+    stock: &mut Stock,
+    ready: &mut Batch,
+) -> Result<u64, DropReason> {
+    let id = packet.adjacency;
+    let adjacency = tables.adjacencies.at(id);
+    let (Some(tunnel), Some(rewrite)) = (tables.tunnels.get(adjacency.tunnel), tables.adjacencies.headers(id)) else {
+        return Err(DropReason::PacketTooBig);
+    };
+    if rewrite.outer == 0 {
+        return Err(DropReason::PacketTooBig);
+    }
+    let (family, inner) = (tunnel.ends.family(), packet.len);
+    let path = adjacency.mtu.saturating_add(tunnel.kind.overhead(family));
+    // From here on it is our own, and an error about it would be for us.
+    packet.origin = Origin::Gateway;
+    tunnel::apply(rewrite, packet, &mut pipeline.identification).map_err(|_| DropReason::TooLong)?;
+    packet.frame.advance(rewrite.outer.into());
+    let flow = packet.flow;
+    (packet.family, packet.vrf, packet.tunnel, packet.l3, packet.options) =
+        (family, tunnel.ends.vrf(), TunnelId::NONE, 0, 0);
+    packet.traits = packet.traits.inner();
+    packet.parse(&FlowHash::default()).map_err(|_| DropReason::BadLength)?;
+    packet.flow = flow;
+    let number = pipeline.identification.take();
+    let count = match family {
+        Family::V4 => {
+            let header: &mut Ipv4 = header_mut(packet.frame.bytes_mut(), 0).ok_or(DropReason::Truncated)?;
+            header.identification = Be16::new(number);
+            cut(packet, path, stock, ready)?
+        }
+        // 16 bits start anew too soon for 32: the seconds of arrival go before them.
+        Family::V6 => cut_v6(packet, path, (packet.arrived.0 >> 30 << 16) as u32 | u32::from(number), stock, ready)?,
+    };
+    pipeline.tally.adjacency_used(id);
+    pipeline.tally.encapsulated(adjacency.tunnel, inner.into());
+    Ok(count)
+}
+
+/// The same of an IPv6 packet of our own, which has no extension headers yet (RFC 8200 §4.5).
+fn cut_v6(
+    packet: &Packet,
+    mtu: u16,
+    identification: u32,
+    stock: &mut Stock,
+    ready: &mut Batch,
+) -> Result<u64, DropReason> {
+    const HEADERS: usize = Ipv6::SIZE + Ipv6Fragment::SIZE;
+    let header = packet.ipv6().ok_or(DropReason::Truncated)?;
+    let data_len = (packet.len as usize).saturating_sub(Ipv6::SIZE);
+    let room = usize::from(mtu).saturating_sub(HEADERS) & !7;
+    if room == 0 {
+        return Err(DropReason::PacketTooBig);
+    }
+    let mut made: Vec<Box<Packet>> = Vec::new();
+    for at in (0..data_len).step_by(room) {
+        let count = room.min(data_len - at);
+        let Some(mut frame) = data_of(packet, Ipv6::SIZE + at, count, stock) else {
+            made.into_iter().for_each(|packet| stock.put(packet));
+            return Err(DropReason::NoFrame);
+        };
+        let more = u16::from(at + count < data_len);
+        let mut new = *header;
+        new.payload_length = Be16::new((Ipv6Fragment::SIZE + count) as u16);
+        new.next_header = protocol::FRAGMENT;
+        let fragment = Ipv6Fragment {
+            next_header: header.next_header,
+            reserved: 0,
+            offset_more: Be16::new(at as u16 | more),
+            identification: Be32::new(identification),
+        };
+        if let Some(room) = frame.prepend(HEADERS) {
+            room[..Ipv6::SIZE].copy_from_slice(new.as_bytes());
+            room[Ipv6::SIZE..].copy_from_slice(fragment.as_bytes());
+        }
+        made.push(fragment_of(packet, frame, stock));
     }
     let count = made.len() as u64;
     made.into_iter().for_each(|packet| ready.push(packet));

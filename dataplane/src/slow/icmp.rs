@@ -170,7 +170,8 @@ fn message_v6(owed: Owed, mtu: u16, from: u128, to: u128, quoted: &[u8]) -> Icmp
         Owed::NetUnreachable => (icmpv6::UNREACHABLE, icmpv6::NO_ROUTE, 0),
         Owed::HostUnreachable => (icmpv6::UNREACHABLE, icmpv6::ADDRESS, 0),
         Owed::Prohibited => (icmpv6::UNREACHABLE, icmpv6::PROHIBITED, 0),
-        Owed::TooBig => (icmpv6::PACKET_TOO_BIG, 0, u32::from(mtu)),
+        // RFC 8200 §5: no link carries less, and a tunnel cuts what its path has no room for.
+        Owed::TooBig => (icmpv6::PACKET_TOO_BIG, 0, mtu.max(Ipv6::LEAST_MTU).into()),
     };
     let mut sum = Sum::new();
     sum.add_pseudo_v6(from, to, protocol::ICMPV6, (Icmp::SIZE + quoted.len()) as u32);

@@ -9,7 +9,7 @@ use crate::packet::{DropReason, Family, Origin, Owed, Packet, PortId, PuntReason
 use crate::pipeline::Pipeline;
 use crate::tables::Tables;
 use wire::checksum::Sum;
-use wire::{Icmp, Octets, icmpv4, icmpv6};
+use wire::{Icmp, Ipv6, Octets, icmpv4, icmpv6};
 
 /// Errors that a worker listens to in a second: anybody can send them.
 pub const HEARD: u32 = 100;
@@ -18,7 +18,7 @@ pub const HEARD: u32 = 100;
 /// error does not cost more.
 const FLOOR_V4: u16 = 576;
 /// The least that IPv6 paths carry (RFC 8200 §5); who claims less is not believed (RFC 8201 §4).
-const FLOOR_V6: u16 = 1280;
+const FLOOR_V6: u16 = Ipv6::LEAST_MTU;
 
 /// Path MTUs that there are (RFC 1191 §7.1), for routers too old to name theirs.
 const PLATEAUS: [u16; 9] = [32_000, 17_914, 8_166, 4_352, 2_002, 1_492, 1_006, 508, 296];
@@ -66,6 +66,7 @@ impl Slow {
             if let Some((at, family)) = quote.inner
                 && packet.become_quoted(at, family)
                 && (owed != Owed::TooBig || packet.traits.has(Traits::DONT_FRAGMENT))
+                && !(owed == Owed::TooBig && packet.every_link_carries())
                 && icmp::may_be_sent_about(&packet)
             {
                 packet.vrf = tunnel.vrf;
@@ -88,6 +89,15 @@ impl Packet {
         self.traits = Traits::default();
         self.len = self.frame.total() as u32;
         self.read_quoted()
+    }
+}
+
+impl Packet {
+    /// Its sender cannot make it shorter (RFC 8200 §5): the next of its kind is cut outside. Reads the header, since of what
+    /// is quoted there may be less.
+    fn every_link_carries(&self) -> bool {
+        let length = |header: &Ipv6| Ipv6::SIZE as u32 + u32::from(header.payload_length.value());
+        self.family == Family::V6 && self.ipv6().is_some_and(|header| length(header) <= Ipv6::LEAST_MTU.into())
     }
 }
 

@@ -34,6 +34,8 @@ pub struct Ipv6 {
 impl Ipv6 {
     /// Octets of the header.
     pub const SIZE: usize = 40;
+    /// Octets of a packet that every link carries (RFC 8200 §5).
+    pub const LEAST_MTU: u16 = 1280;
 
     /// 6 for IPv6.
     #[inline(always)]

@@ -521,5 +521,8 @@ fn what_does_not_fit_is_cut_or_answered() {
     check(&free, 128, Ok(()));
     check(&free, 127, Err(Exit::Fragment));
     check(&v6, 148, Ok(()));
-    check(&v6, 147, Err(Exit::Drop(PacketTooBig)));
+    check(&v6, 147, Err(Exit::Fragment)); // every link has to carry it (RFC 8200 §5)
+    let least = udp_v6(FAR_V6, &[0; 1232]);
+    check(&least, 1279, Err(Exit::Fragment));
+    check(&udp_v6(FAR_V6, &[0; 1233]), 1280, Err(Exit::Drop(PacketTooBig)));
 }

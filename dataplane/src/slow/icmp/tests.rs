@@ -114,7 +114,8 @@ fn tells_the_sender_why_in_the_words_of_the_rfcs() {
     check(&df(udp_v4([10, 20, 0, 1], &[7; 1_430]), true), DropReason::FragmentationNeeded, (3, 4, 1450));
     check(&with_ttl(udp_v6("2001:db8:100::9", b"x"), 1), DropReason::TtlExpired, (3, 0, 0));
     check(&udp_v6("2001:db8:9999::9", b"x"), DropReason::NoRoute, (1, 0, 0));
-    check(&udp_v6("2001:db8:37::9", &[7; 600]), DropReason::PacketTooBig, (2, 0, 576));
+    // RFC 8200 §5: nobody is told less, whatever the link is.
+    check(&udp_v6("2001:db8:37::9", &[7; 600]), DropReason::PacketTooBig, (2, 0, 1280));
     check(&udp_v6("2001:db8:21::9", &[7; 1_400]), DropReason::PacketTooBig, (2, 0, 1430));
 }
 
