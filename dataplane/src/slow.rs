@@ -13,7 +13,9 @@ pub use icmp::Limiter;
 pub use wanted::{Wanted, Wish};
 
 use crate::io::Outlets;
-use crate::packet::{Batch, DropReason, Exit, Exits, Family, Origin, Owed, Packet, PortId, PuntReason, Stock, Time};
+use crate::packet::{
+    Batch, DropReason, Exit, Exits, Family, Origin, Owed, Packet, PortId, PuntReason, Stock, Time, Traits, TunnelId,
+};
 use crate::pipeline::Pipeline;
 use crate::tables::{Resolution, Tables};
 use hold::Hold;
@@ -124,7 +126,14 @@ impl Slow {
     ) {
         match exit {
             Exit::Drop(reason) => self.drop(packet, reason, pipeline, stock, tables, now),
-            Exit::Punt(reason) => self.punt(packet, reason, pipeline, stock),
+            Exit::Punt(reason) => {
+                if reason == PuntReason::Link && packet.tunnel != TunnelId::NONE {
+                    // It left the page before the others were counted.
+                    let alarm = packet.traits.has(Traits::ECN_ALARM);
+                    pipeline.tally.decapsulated(packet.tunnel, packet.len.into(), alarm);
+                }
+                self.punt(packet, reason, pipeline, stock);
+            }
             Exit::Fragment => {
                 let cut = match packet.family {
                     Family::V4 => {

@@ -24,7 +24,7 @@ pub use vxlan::Vxlan;
 use crate::hash::{QuickMap, QuickSet};
 use crate::packet::{DropReason, Exit, Family, FlowHash, Packet, Traits, TunnelId, Vrf, is_link_local};
 use std::net::IpAddr;
-use wire::{Be16, Ecn, Ethernet, Ipv4, Ipv6, Mac, Octets, Rewrite, Udp, decapsulate, protocol};
+use wire::{Be16, Ecn, EtherType, Ethernet, Ipv4, Ipv6, Mac, Octets, Rewrite, Udp, decapsulate, protocol};
 use zerocopy::IntoBytes;
 
 /// A type with what only it has.
@@ -327,10 +327,13 @@ impl Tunnels {
         packet.tunnel = id;
         packet.vrf = tunnel.vrf;
         packet.traits = packet.traits.inner();
-        match found.inside {
-            Inside::Ethernet if tunnel.kind.ethernet() => packet.enter_inner_ethernet(tunnel.mac, tunnel.has_device)?,
-            Inside::Ip(family) if !tunnel.kind.ethernet() => packet.enter_inner_ip(family, tunnel.has_device)?,
-            _ => return Err(Exit::Drop(DropReason::InnerType)),
+        let entered = match found.inside {
+            Inside::Ethernet if tunnel.kind.ethernet() => packet.enter_inner_ethernet(tunnel.mac, tunnel.has_device),
+            Inside::Ip(family) if !tunnel.kind.ethernet() => packet.enter_inner_ip(family, tunnel.has_device),
+            _ => Err(Exit::Drop(DropReason::InnerType)),
+        };
+        if let Err(exit) = entered {
+            return Err(for_device(packet, exit, found.inside, outer));
         }
         packet.parse(hash)?;
         if let Some(allowed) = &tunnel.allowed_sources {
@@ -370,6 +373,34 @@ fn verify_udp(packet: &Packet) -> Result<(), Exit> {
         return Err(Exit::Drop(DropReason::TunnelChecksum));
     }
     Ok(())
+}
+
+/// What is for the tunnel's device came out of the tunnel like any other packet: congestion met outside reaches its header
+/// too. What has no such header (ARP) is as it was.
+#[cold]
+fn for_device(packet: &mut Packet, exit: Exit, inside: Inside, outer: Ecn) -> Exit {
+    if matches!(exit, Exit::Drop(_)) {
+        return exit;
+    }
+    packet.len = packet.frame.total().saturating_sub(packet.l3.into()) as u32;
+    let family = match inside {
+        Inside::Ip(family) => Some(family),
+        Inside::Ethernet => match packet.frame.bytes().header(0).map(|header: &Ethernet| header.ethertype.value()) {
+            Some(EtherType::IPV4) => Some(Family::V4),
+            Some(EtherType::IPV6) => Some(Family::V6),
+            _ => None,
+        },
+    };
+    let tos = family.and_then(|family| {
+        packet.family = family;
+        match family {
+            Family::V4 => packet.ipv4().filter(|header| header.version() == 4).map(|header| header.tos),
+            Family::V6 => packet.ipv6().filter(|header| header.version() == 6).map(Ipv6::traffic_class),
+        }
+    });
+    let Some(tos) = tos else { return exit };
+    packet.tos = tos;
+    carry_ecn(packet, outer).err().unwrap_or(exit)
 }
 
 /// RFC 6040 §4.2: congestion met outside reaches the inner header.

@@ -189,3 +189,32 @@ fn flows_spread_over_source_ports_and_flow_labels() {
         assert!(if varies { seen.len() > 60 } else { seen.len() == 1 }, "{cell}: {}", seen.len());
     }
 }
+
+/// What is for the tunnel's own device (routing protocols, ARP) came out of the tunnel: it is counted, and its congestion
+/// marks are judged, like everything else.
+#[test]
+fn what_goes_to_a_tunnels_device_is_counted_and_its_congestion_judged() {
+    for cell in cells() {
+        let address = if cell.inner == V4 { "198.18.255.1/24" } else { "2001:db8:ff::1/64" };
+        let mut pair = Pair::with(cell, &format!("address = [\"{address}\"]"));
+        let mut packet = whole(udp(cell.inner, 8));
+        match cell.inner {
+            V4 => packet[16..20].copy_from_slice(&[224, 0, 0, 5]),
+            V6 => packet[24..40].copy_from_slice(&[0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5]),
+        }
+        mend(&mut packet);
+        for (inner, outer) in [(ECT0, NOT), (ECT0, CE), (CE, ECT1), (NOT, CE)] {
+            let mut inside = cell.inside(&marked(&packet, inner));
+            if cell.kind.ethernet {
+                inside[0] |= 1;
+            }
+            pair.deliver(cell.frame_with(outer, &cell.header(), &inside));
+        }
+        let far = pair.tunnels().1;
+        assert_eq!((far.decapsulated_packets, far.ecn_alarms), (3, 2), "{cell}");
+        assert_eq!(far.decapsulated_bytes, 3 * packet.len() as u64, "{cell}");
+        // There is no device in virtual time, so all are dropped in the end.
+        assert!(pair.far_drops().contains(&(EcnNotCapable, 1)), "{cell}: {:?}", pair.far_drops());
+        pair.finish();
+    }
+}
