@@ -71,8 +71,13 @@ const DELAYS: Columns = &[
     ("p99 ns", "delay_p99_ns"),
     ("p99.9 ns", "delay_p999_ns"),
 ];
-const SIGNALS: Columns =
-    &[("interface", "interface"), ("tenant", "tenant"), ("marked", "marked"), ("dropped early", "dropped")];
+const SIGNALS: Columns = &[
+    ("interface", "interface"),
+    ("tenant", "tenant"),
+    ("marked", "marked"),
+    ("dropped early", "dropped/early_drop"),
+    ("queue full", "dropped/queue_full"),
+];
 const ACL: Columns = &[
     ("rule", "rule"),
     ("line", "line"),

@@ -315,10 +315,16 @@ impl View<'_> {
                     }));
                 }
             }
-            for (at, (marked, dropped)) in report.marked.iter().zip(&report.dropped).enumerate() {
-                if *marked != 0 || *dropped != 0 {
-                    let name_of = tenant(TenantId(at as u16));
-                    tenants.push(json!({ "interface": name, "tenant": name_of, "marked": marked, "dropped": dropped }));
+            for (at, ((marked, early), full)) in
+                report.marked.iter().zip(&report.dropped).zip(&report.refused).enumerate()
+            {
+                if [marked, early, full].iter().any(|count| **count != 0) {
+                    tenants.push(json!({
+                        "interface": name,
+                        "tenant": tenant(TenantId(at as u16)),
+                        "marked": marked,
+                        "dropped": { "early_drop": early, "queue_full": full },
+                    }));
                 }
             }
             for (at, [half, most, nearly_all]) in report.delays_ns.iter().enumerate() {

@@ -206,6 +206,7 @@ impl Scheduler {
             leaves: (0..self.leaves.len()).filter_map(leaf).collect(),
             marked: self.tenants.iter().map(|tenant| tenant.marked).collect(),
             dropped: self.tenants.iter().map(|tenant| tenant.dropped).collect(),
+            refused: self.tenants.iter().map(|tenant| tenant.refused).collect(),
             delays_ns: std::array::from_fn(|at| [0.5, 0.99, 0.999].map(|share| self.delays.quantile(class(at), share))),
         }
     }
@@ -245,8 +246,10 @@ pub struct PortReport {
     pub leaves: Vec<LeafReport>,
     /// Packets marked, by tenant.
     pub marked: Vec<u64>,
-    /// Packets that queues have dropped, by tenant.
+    /// Packets dropped early, by tenant.
     pub dropped: Vec<u64>,
+    /// Packets for which the buffer had no room, by tenant.
+    pub refused: Vec<u64>,
     /// The delays that half, 99 % and 99.9 % of each class's packets did not exceed.
     pub delays_ns: [[Option<u64>; 3]; Class::COUNT],
 }

@@ -146,8 +146,10 @@ pub struct Tenant {
     pub threshold: u32,
     /// Packets marked.
     pub marked: u64,
-    /// Packets dropped by its classes' queues.
+    /// Packets dropped early, in place of a mark.
     pub dropped: u64,
+    /// Packets for which the buffer had no room.
+    pub refused: u64,
     /// There is a guarantee.
     pub is_guaranteed: bool,
     /// It is below its guarantee.
@@ -174,6 +176,7 @@ impl Tenant {
                 .map_or(0, |rate| rate.octets_in(THRESHOLD_NS).min(u64::from(burst(rate)) / 2) as u32),
             marked: 0,
             dropped: 0,
+            refused: 0,
             is_guaranteed: spec.guarantee.is_some(),
             is_green: false,
             is_parked: false,

@@ -14,6 +14,8 @@
 //! Ways take turns of the length of all their leaves' turns: a tenant's share of a port does not depend on how
 //! many others use the same tunnel.
 
+mod eligible;
+
 use super::bucket::{Bucket, Caps};
 use super::delays::Delays;
 use super::fq::{FlowLists, Flows};
@@ -207,7 +209,7 @@ impl Scheduler {
         let queue = &mut self.queues[at].queue;
         if !store.admits(queue, discipline.alpha, size) || !store.admits(&self.backlog, PORT_ALPHA, size) {
             let tenant = usize::from(self.leaves[leaf].tenant);
-            self.tenants[tenant].dropped += 1;
+            self.tenants[tenant].refused += 1;
             return Err(packet);
         }
         match discipline.flows {
@@ -433,8 +435,7 @@ impl Scheduler {
         let mut strict = leaf.mask & self.strict;
         while strict != 0 {
             let class = strict.trailing_zeros() as usize;
-            let ahead = (now.0.saturating_add(STRICT_BURST_NS)) << 8;
-            if self.queues[index as usize * Class::COUNT + class].due <= ahead {
+            if ahead(self.queues[index as usize * Class::COUNT + class].due, now) <= STRICT_BURST_NS << 8 {
                 return class;
             }
             strict &= strict - 1;
@@ -479,7 +480,7 @@ impl Scheduler {
         } else {
             // Q16.16 ns per octet, 1/256: 2⁻²⁴ ns; kept in 1/256 ns.
             let takes = (u64::from(octets) * u64::from(leaf.slowness) * u64::from(stretch)) >> 16;
-            queue.due = queue.due.max(now.0 << 8).saturating_add(takes);
+            queue.due = (now.0 << 8).wrapping_add(ahead(queue.due, now)).wrapping_add(takes);
         }
         if leaf.bounded
             && let Some(own) = self.own_of(index)
@@ -537,214 +538,6 @@ impl Scheduler {
             departure.drops -= 1;
             tenant.dropped += 1;
             departure.exits.push(packet, Exit::Drop(DropReason::EarlyDrop));
-        }
-    }
-
-    /// The leaf has its first packet.
-    #[inline]
-    fn activate(&mut self, index: u32, now: Time) {
-        let leaf = &mut self.leaves[index as usize];
-        leaf.deficit = leaf.deficit.min(0) + leaf.quantum;
-        let tenant = &mut self.tenants[usize::from(leaf.tenant)];
-        if tenant.is_guaranteed {
-            tenant.refill(now);
-            if tenant.leaves.is_empty() {
-                tenant.is_green = tenant.guarantee.is_open();
-            }
-            tenant.leaves.push(&mut self.leaves, index);
-        }
-        self.list(index, now);
-    }
-
-    /// The leaf has no packet left.
-    #[inline]
-    fn retire(&mut self, index: u32) {
-        let leaf = &self.leaves[index as usize];
-        let tenant = &mut self.tenants[usize::from(leaf.tenant)];
-        if tenant.is_guaranteed || leaf.state == State::Parked {
-            tenant.leaves.remove(&mut self.leaves, index);
-        }
-        self.lift(index);
-        self.leaves[index as usize].state = State::Idle;
-    }
-
-    /// Puts a leaf into its way's lists: whether its tenant may send is seen when it is its turn.
-    #[inline]
-    fn list(&mut self, index: u32, now: Time) {
-        let leaf = &mut self.leaves[index as usize];
-        leaf.state = State::Listed;
-        let at = usize::from(leaf.way);
-        let way = &mut self.ways[at];
-        way.quanta += i64::from(leaf.quantum);
-        way.yellow.push(&mut self.leaves, index);
-        self.colour(index, now);
-        if self.ways[at].is_astray() {
-            self.relist(at);
-        }
-    }
-
-    /// Parks a leaf that is in no list of its way, or lists it, as its tenant's buckets and its own say.
-    fn file(&mut self, index: u32, now: Time) {
-        let leaf = &mut self.leaves[index as usize];
-        let ways = self.ways.len() as u32;
-        let tenant = &mut self.tenants[usize::from(leaf.tenant)];
-        if !tenant.caps.is_open() {
-            tenant.is_parked = true;
-            leaf.state = State::Parked;
-            self.wheel.file(ways + u32::from(leaf.tenant), later(now, tenant.caps.wait()));
-            if !tenant.is_guaranteed {
-                tenant.leaves.push(&mut self.leaves, index);
-            }
-            return;
-        }
-        if leaf.bounded
-            && let Some(own) = self.own_of(index)
-        {
-            let caps = &mut self.own[own].1;
-            caps.refill(now);
-            if !caps.is_open() {
-                self.leaves[index as usize].state = State::Bound;
-                self.wheel.file(ways + (self.tenants.len() + own) as u32, later(now, caps.wait()));
-                return;
-            }
-        }
-        self.list(index, now);
-    }
-
-    /// Puts a leaf among the green ones if its tenant is below its guarantee; else it will be looked at again.
-    fn colour(&mut self, index: u32, now: Time) {
-        let leaf = &mut self.leaves[index as usize];
-        let tenant = &self.tenants[usize::from(leaf.tenant)];
-        if tenant.is_green {
-            if !leaf.in_green {
-                leaf.in_green = true;
-                self.ways[usize::from(leaf.way)].green.push(&mut self.leaves, index);
-            }
-        } else if tenant.is_guaranteed {
-            let node = self.ways.len() as u32 + u32::from(leaf.tenant);
-            // Whatever it is filed for, it will be looked at and filed for this.
-            if !self.wheel.has(node) {
-                self.wheel.file(node, later(now, tenant.guarantee.wait(tenant.threshold.into())));
-            }
-        }
-    }
-
-    /// Takes a leaf out of its way's lists, if it is in them.
-    #[inline]
-    fn lift(&mut self, index: u32) {
-        let leaf = &mut self.leaves[index as usize];
-        if leaf.state != State::Listed {
-            return;
-        }
-        let was_green = std::mem::take(&mut leaf.in_green);
-        let at = usize::from(leaf.way);
-        let way = &mut self.ways[at];
-        way.quanta -= i64::from(leaf.quantum);
-        way.yellow.remove(&mut self.leaves, index);
-        if was_green {
-            way.green.remove(&mut self.leaves, index);
-        }
-        if way.is_astray() {
-            self.relist(at);
-        }
-    }
-
-    /// The tenant of a green leaf has had its guarantee.
-    fn fade(&mut self, index: u32, now: Time) {
-        let leaf = &mut self.leaves[index as usize];
-        leaf.in_green = false;
-        let way = usize::from(leaf.way);
-        self.ways[way].green.remove(&mut self.leaves, index);
-        self.colour(index, now);
-        self.relist(way);
-    }
-
-    /// A way is in the port's lists if it has leaves in its own and is not shut.
-    fn relist(&mut self, at: usize) {
-        let way = &mut self.ways[at];
-        let green = !way.is_shut && !way.green.is_empty();
-        let yellow = !way.is_shut && !way.yellow.is_empty();
-        let was = (way.in_green, way.in_yellow);
-        (way.in_green, way.in_yellow) = (green, yellow);
-        match (was.0, green) {
-            (false, true) => self.green.push(&mut self.ways, at as u32),
-            (true, false) => self.green.remove(&mut self.ways, at as u32),
-            _ => {}
-        }
-        match (was.1, yellow) {
-            (false, true) => self.yellow.push(&mut self.ways, at as u32),
-            (true, false) => self.yellow.remove(&mut self.ways, at as u32),
-            _ => {}
-        }
-    }
-
-    /// A way is above its cap.
-    #[cold]
-    fn shut(&mut self, at: u32, now: Time) {
-        let way = &mut self.ways[at as usize];
-        way.is_shut = true;
-        self.wheel.file(at, later(now, way.caps.wait()));
-        self.relist(at as usize);
-    }
-
-    /// Something on the wheel is due.
-    fn look_again(&mut self, node: u32, now: Time) {
-        let (ways, tenants) = (self.ways.len(), self.tenants.len());
-        let node = node as usize;
-        if node < ways {
-            let way = &mut self.ways[node];
-            way.caps.refill(now);
-            if way.caps.is_open() {
-                way.is_shut = false;
-                self.relist(node);
-            } else {
-                self.wheel.file(node as u32, later(now, way.caps.wait()));
-            }
-        } else if node < ways + tenants {
-            self.look_at_tenant(node - ways, now);
-        } else {
-            let (leaf, caps) = &mut self.own[node - ways - tenants];
-            caps.refill(now);
-            let leaf = *leaf;
-            if self.leaves[leaf as usize].state == State::Bound {
-                self.file(leaf, now);
-            }
-        }
-    }
-
-    fn look_at_tenant(&mut self, at: usize, now: Time) {
-        let tenant = &mut self.tenants[at];
-        let node = (self.ways.len() + at) as u32;
-        tenant.refill(now);
-        if !tenant.caps.is_open() {
-            self.wheel.file(node, later(now, tenant.caps.wait()));
-            return;
-        }
-        let was_parked = std::mem::take(&mut tenant.is_parked);
-        let turns_green = tenant.is_guaranteed && !tenant.is_green && tenant.is_above_threshold();
-        tenant.is_green |= turns_green;
-        let waits_for_green = tenant.is_guaranteed && !tenant.is_green && !tenant.leaves.is_empty();
-        if waits_for_green {
-            self.wheel.file(node, later(now, tenant.guarantee.wait(tenant.threshold.into())));
-        }
-        let is_guaranteed = tenant.is_guaranteed;
-        let mut next = tenant.leaves.head;
-        while next != NIL && (was_parked || turns_green) {
-            let (index, leaf) = (next, self.leaves[next as usize]);
-            next = leaf.sibling();
-            match leaf.state {
-                State::Parked if was_parked => {
-                    if !is_guaranteed {
-                        self.tenants[at].leaves.remove(&mut self.leaves, index);
-                    }
-                    self.file(index, now);
-                }
-                State::Listed if turns_green => {
-                    self.colour(index, now);
-                    self.relist(leaf.way.into());
-                }
-                _ => {}
-            }
         }
     }
 
@@ -822,7 +615,7 @@ impl Tenant {
     pub(super) fn inherit(&mut self, other: &Self) {
         self.caps.inherit(&other.caps);
         Bucket::inherit(&mut self.guarantee, &other.guarantee);
-        (self.marked, self.dropped) = (other.marked, other.dropped);
+        (self.marked, self.dropped, self.refused) = (other.marked, other.dropped, other.refused);
     }
 }
 
@@ -832,6 +625,14 @@ pub(super) fn in_huge_pages<T: Clone>(count: usize, value: T) -> Box<[T]> {
     sys::advise_huge(all.spare_capacity_mut());
     all.resize(count, value);
     all.into()
+}
+
+/// How far a strict class is ahead of its limit, in 1/256 ns. The moment wraps around in years, and under a clock that jumped
+/// means nothing: more than minutes, which no packet takes at any rate, are none.
+#[inline(always)]
+const fn ahead(due: u64, now: Time) -> u64 {
+    let ahead = due.wrapping_sub(now.0 << 8);
+    if ahead >> 46 == 0 { ahead } else { 0 }
 }
 
 #[inline(always)]
@@ -846,4 +647,22 @@ const fn later(now: Time, ns: u64) -> Time {
 /// Nanoseconds per octet in Q16.16, as far as it reaches.
 fn slowness(rate: Option<Rate>) -> u32 {
     rate.map_or(0, |rate| ((8_000_000_000_u64 << 16) / rate.bits()).min(u32::MAX.into()) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_strict_class_is_ahead_across_the_wrap_of_its_moment_and_not_under_a_clock_that_jumped() {
+        // 2⁵⁶ ns are 2.3 years.
+        let wrap = 1_u64 << 56;
+        let due = (Time(wrap - 1_000).0 << 8).wrapping_add(3_000 << 8);
+        assert_eq!(ahead(due, Time(wrap - 1_000)), 3_000 << 8);
+        assert_eq!(ahead(due, Time(wrap + 500)), 1_500 << 8);
+        assert_eq!(ahead(due, Time(wrap + 2_001)), 0);
+        let hour = 3_600_000_000_000;
+        assert_eq!(ahead(Time(2 * hour).0 << 8, Time(hour)), 0, "the clock went back by an hour");
+        assert_eq!(ahead(0, Time(5)), 0);
+    }
 }

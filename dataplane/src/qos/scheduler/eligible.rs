@@ -1,0 +1,220 @@
+//! Who may send: leaves go between the lists of their ways, the wheel, and nowhere.
+//!
+//! A leaf with packets is in its way's list of turns, and in the list before it while its tenant is below its guarantee. Above
+//! its tenant's limit it is parked, above its own it is bound; a way above its cap is in no list of its port. The wheel
+//! says when to look again.
+
+use super::{Scheduler, later};
+use crate::packet::Time;
+use crate::qos::leaf::State;
+use crate::qos::list::NIL;
+
+impl Scheduler {
+    /// The leaf has its first packet.
+    #[inline]
+    pub(super) fn activate(&mut self, index: u32, now: Time) {
+        let leaf = &mut self.leaves[index as usize];
+        leaf.deficit = leaf.deficit.min(0) + leaf.quantum;
+        let tenant = &mut self.tenants[usize::from(leaf.tenant)];
+        if tenant.is_guaranteed {
+            tenant.refill(now);
+            if tenant.leaves.is_empty() {
+                tenant.is_green = tenant.guarantee.is_open();
+            }
+            tenant.leaves.push(&mut self.leaves, index);
+        }
+        self.list(index, now);
+    }
+
+    /// The leaf has no packet left.
+    #[inline]
+    pub(super) fn retire(&mut self, index: u32) {
+        let leaf = &self.leaves[index as usize];
+        let tenant = &mut self.tenants[usize::from(leaf.tenant)];
+        if tenant.is_guaranteed || leaf.state == State::Parked {
+            tenant.leaves.remove(&mut self.leaves, index);
+        }
+        self.lift(index);
+        self.leaves[index as usize].state = State::Idle;
+    }
+
+    /// Puts a leaf into its way's lists: whether its tenant may send is seen when it is its turn.
+    #[inline]
+    pub(super) fn list(&mut self, index: u32, now: Time) {
+        let leaf = &mut self.leaves[index as usize];
+        leaf.state = State::Listed;
+        let at = usize::from(leaf.way);
+        let way = &mut self.ways[at];
+        way.quanta += i64::from(leaf.quantum);
+        way.yellow.push(&mut self.leaves, index);
+        self.colour(index, now);
+        if self.ways[at].is_astray() {
+            self.relist(at);
+        }
+    }
+
+    /// Parks a leaf that is in no list of its way, or lists it, as its tenant's buckets and its own say.
+    pub(super) fn file(&mut self, index: u32, now: Time) {
+        let leaf = &mut self.leaves[index as usize];
+        let ways = self.ways.len() as u32;
+        let tenant = &mut self.tenants[usize::from(leaf.tenant)];
+        if !tenant.caps.is_open() {
+            tenant.is_parked = true;
+            leaf.state = State::Parked;
+            self.wheel.file(ways + u32::from(leaf.tenant), later(now, tenant.caps.wait()));
+            if !tenant.is_guaranteed {
+                tenant.leaves.push(&mut self.leaves, index);
+            }
+            return;
+        }
+        if leaf.bounded
+            && let Some(own) = self.own_of(index)
+        {
+            let caps = &mut self.own[own].1;
+            caps.refill(now);
+            if !caps.is_open() {
+                self.leaves[index as usize].state = State::Bound;
+                self.wheel.file(ways + (self.tenants.len() + own) as u32, later(now, caps.wait()));
+                return;
+            }
+        }
+        self.list(index, now);
+    }
+
+    /// Puts a leaf among the green ones if its tenant is below its guarantee; else it will be looked at again.
+    pub(super) fn colour(&mut self, index: u32, now: Time) {
+        let leaf = &mut self.leaves[index as usize];
+        let tenant = &self.tenants[usize::from(leaf.tenant)];
+        if tenant.is_green {
+            if !leaf.in_green {
+                leaf.in_green = true;
+                self.ways[usize::from(leaf.way)].green.push(&mut self.leaves, index);
+            }
+        } else if tenant.is_guaranteed {
+            let node = self.ways.len() as u32 + u32::from(leaf.tenant);
+            // Whatever it is filed for, it will be looked at and filed for this.
+            if !self.wheel.has(node) {
+                self.wheel.file(node, later(now, tenant.guarantee.wait(tenant.threshold.into())));
+            }
+        }
+    }
+
+    /// Takes a leaf out of its way's lists, if it is in them.
+    #[inline]
+    pub(super) fn lift(&mut self, index: u32) {
+        let leaf = &mut self.leaves[index as usize];
+        if leaf.state != State::Listed {
+            return;
+        }
+        let was_green = std::mem::take(&mut leaf.in_green);
+        let at = usize::from(leaf.way);
+        let way = &mut self.ways[at];
+        way.quanta -= i64::from(leaf.quantum);
+        way.yellow.remove(&mut self.leaves, index);
+        if was_green {
+            way.green.remove(&mut self.leaves, index);
+        }
+        if way.is_astray() {
+            self.relist(at);
+        }
+    }
+
+    /// The tenant of a green leaf has had its guarantee.
+    pub(super) fn fade(&mut self, index: u32, now: Time) {
+        let leaf = &mut self.leaves[index as usize];
+        leaf.in_green = false;
+        let way = usize::from(leaf.way);
+        self.ways[way].green.remove(&mut self.leaves, index);
+        self.colour(index, now);
+        self.relist(way);
+    }
+
+    /// A way is in the port's lists if it has leaves in its own and is not shut.
+    pub(super) fn relist(&mut self, at: usize) {
+        let way = &mut self.ways[at];
+        let green = !way.is_shut && !way.green.is_empty();
+        let yellow = !way.is_shut && !way.yellow.is_empty();
+        let was = (way.in_green, way.in_yellow);
+        (way.in_green, way.in_yellow) = (green, yellow);
+        match (was.0, green) {
+            (false, true) => self.green.push(&mut self.ways, at as u32),
+            (true, false) => self.green.remove(&mut self.ways, at as u32),
+            _ => {}
+        }
+        match (was.1, yellow) {
+            (false, true) => self.yellow.push(&mut self.ways, at as u32),
+            (true, false) => self.yellow.remove(&mut self.ways, at as u32),
+            _ => {}
+        }
+    }
+
+    /// A way is above its cap.
+    #[cold]
+    pub(super) fn shut(&mut self, at: u32, now: Time) {
+        let way = &mut self.ways[at as usize];
+        way.is_shut = true;
+        self.wheel.file(at, later(now, way.caps.wait()));
+        self.relist(at as usize);
+    }
+
+    /// Something on the wheel is due.
+    pub(super) fn look_again(&mut self, node: u32, now: Time) {
+        let (ways, tenants) = (self.ways.len(), self.tenants.len());
+        let node = node as usize;
+        if node < ways {
+            let way = &mut self.ways[node];
+            way.caps.refill(now);
+            if way.caps.is_open() {
+                way.is_shut = false;
+                self.relist(node);
+            } else {
+                self.wheel.file(node as u32, later(now, way.caps.wait()));
+            }
+        } else if node < ways + tenants {
+            self.look_at_tenant(node - ways, now);
+        } else {
+            let (leaf, caps) = &mut self.own[node - ways - tenants];
+            caps.refill(now);
+            let leaf = *leaf;
+            if self.leaves[leaf as usize].state == State::Bound {
+                self.file(leaf, now);
+            }
+        }
+    }
+
+    pub(super) fn look_at_tenant(&mut self, at: usize, now: Time) {
+        let tenant = &mut self.tenants[at];
+        let node = (self.ways.len() + at) as u32;
+        tenant.refill(now);
+        if !tenant.caps.is_open() {
+            self.wheel.file(node, later(now, tenant.caps.wait()));
+            return;
+        }
+        let was_parked = std::mem::take(&mut tenant.is_parked);
+        let turns_green = tenant.is_guaranteed && !tenant.is_green && tenant.is_above_threshold();
+        tenant.is_green |= turns_green;
+        let waits_for_green = tenant.is_guaranteed && !tenant.is_green && !tenant.leaves.is_empty();
+        if waits_for_green {
+            self.wheel.file(node, later(now, tenant.guarantee.wait(tenant.threshold.into())));
+        }
+        let is_guaranteed = tenant.is_guaranteed;
+        let mut next = tenant.leaves.head;
+        while next != NIL && (was_parked || turns_green) {
+            let (index, leaf) = (next, self.leaves[next as usize]);
+            next = leaf.sibling();
+            match leaf.state {
+                State::Parked if was_parked => {
+                    if !is_guaranteed {
+                        self.tenants[at].leaves.remove(&mut self.leaves, index);
+                    }
+                    self.file(index, now);
+                }
+                State::Listed if turns_green => {
+                    self.colour(index, now);
+                    self.relist(leaf.way.into());
+                }
+                _ => {}
+            }
+        }
+    }
+}
