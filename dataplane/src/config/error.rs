@@ -504,6 +504,18 @@ pub enum FaultKind {
         /// Line of the last of them.
         last: usize,
     },
+    /// More queues than there may be.
+    #[error(
+        "{tenants} tenants (with `default`) on {ways} ways out (tunnels, and the port itself); legal: at most {most} pairs"
+    )]
+    TooManyPairs {
+        /// Tenants.
+        tenants: usize,
+        /// Tunnels and one.
+        ways: usize,
+        /// The limit.
+        most: usize,
+    },
     /// A tenant that is whoever is left, with a match.
     #[error("match: tenant \"default\" has what no other tenant matches; legal: no match")]
     DefaultMatches,

@@ -3,6 +3,7 @@
 mod faults;
 mod lists;
 mod properties;
+mod qos;
 mod tunnels;
 
 use super::*;

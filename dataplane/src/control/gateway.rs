@@ -268,6 +268,13 @@ impl Gateway {
             self.team.open(Lane::device(port, Port::Tap(Tap::new(Arc::clone(device)))));
         }
         self.xdp.adopted()?;
+        for (name, rate) in shaping::overcommitted(&self.config, link_rate) {
+            let megabits = rate.bits() / 1_000_000;
+            self.log.line(format_args!(
+                "{name}: its link has {megabits} Mbit/s, less than is guaranteed to tenants: what there is they share; \
+                 [interface.{name}] rate = \"..\" says what it should have"
+            ));
+        }
         for warning in std::mem::take(&mut self.plan.warnings) {
             eprintln!("warning: {warning}");
         }

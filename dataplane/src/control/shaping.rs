@@ -48,14 +48,29 @@ pub fn has_shaper(config: &Config, interface: usize) -> bool {
             || config.tunnels.iter().any(carries))
 }
 
-/// What schedulers are built from. `speed` is what the driver says of an interface that the file has no rate of.
+/// All that is guaranteed to tenants, bits per second of each port.
+fn guaranteed(config: &Config) -> u64 {
+    config.tenants.iter().filter_map(|tenant| tenant.guarantee).map(Rate::bits).sum()
+}
+
+/// Interfaces whose link, by its driver's word, has less than is guaranteed, with that rate. The file's own rates have been
+/// checked; a link that came up slower than it should is no reason not to forward.
+pub fn overcommitted(config: &Config, speed: impl Fn(&str) -> Option<Rate>) -> Vec<(&str, Rate)> {
+    let shaped = config.interfaces.iter().enumerate().filter(|(at, it)| it.rate.is_none() && has_shaper(config, *at));
+    let slow = shaped.filter_map(|(_, it)| Some((&*it.name, speed(&it.name)?)));
+    slow.filter(|(_, rate)| rate.bits() < guaranteed(config)).collect()
+}
+
+/// What schedulers are built from. `speed` is what the driver says of an interface that the file has no rate of; where that
+/// is less than the guarantees, it is the driver's room that bounds the port.
 pub fn spec(config: &Config, speed: impl Fn(&str) -> Option<Rate>) -> Option<Arc<Spec>> {
     let qos = config.qos.clone().unwrap_or_else(Qos::gpu_gateway);
     let shaped = (0..config.interfaces.len()).filter(|at| has_shaper(config, *at));
     let ports: Vec<_> = shaped
         .map(|at| {
             let interface = &config.interfaces[at];
-            let rate = interface.rate.or_else(|| speed(&interface.name));
+            let enough = |rate: &Rate| rate.bits() >= guaranteed(config);
+            let rate = interface.rate.or_else(|| speed(&interface.name).filter(enough));
             PortSpec { port: PortId(at as u16), rate, account: qos.account }
         })
         .collect();
@@ -94,4 +109,65 @@ pub fn tenant_name(config: &Config, tenant: TenantId) -> String {
     let mut others = config.tenants.iter().filter(|tenant| tenant.name != Tenant::DEFAULT);
     let at = tenant.index().checked_sub(1);
     at.and_then(|at| others.nth(at)).map_or(Tenant::DEFAULT, |tenant| &tenant.name).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> Config {
+        text.parse().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    const TENANT: &str = "[tenant.a]\nmatch = { source = \"10.0.0.0/8\" }\nguarantee = \"5G\"\n";
+
+    /// The shaped ports and their rates in gigabits.
+    fn ports(text: &str, speed: u64) -> Vec<(u16, Option<u64>)> {
+        let spec = spec(&config(text), |_| Rate::new(speed * 1_000_000_000));
+        let ports = spec.iter().flat_map(|spec| &spec.ports);
+        ports.map(|port| (port.port.0, port.rate.map(|rate| rate.bits() / 1_000_000_000))).collect()
+    }
+
+    #[test]
+    fn a_port_with_nothing_to_share_has_no_shaper() {
+        let two = "[interface.wan0]\n[interface.lan0]\n";
+        assert_eq!(ports(two, 25), []);
+        assert!(rules(&config(two)).is_none());
+        assert_eq!(ports("[interface.lan0]\n[interface.wan0]\nrate = \"10G\"\n", 25), [(1, Some(10))]);
+        assert_eq!(ports(&format!("{two}{TENANT}"), 25), [(0, Some(25)), (1, Some(25))]);
+        assert_eq!(ports(&format!("{two}[qos]\n"), 25), [(0, Some(25)), (1, Some(25))]);
+    }
+
+    #[test]
+    fn a_tunnel_with_a_cap_shapes_the_ports_of_its_underlay() {
+        let file = "[vrf.in]\n[interface.lan0]\nvrf = \"in\"\n[interface.wan0]\n[tunnel.a]\ntype = \"ipip\"\n\
+                    local = \"192.0.2.1\"\nremote = \"198.51.100.7\"\nvrf = \"in\"\ncap = { rate = \"1G\" }\n";
+        assert_eq!(ports(file, 25), [(1, Some(25))]);
+        let vlan = file.replace(
+            "[interface.wan0]\n",
+            "[interface.wan0]\nvrf = \"in\"\n[interface.\"wan0.7\"]\nparent = \"wan0\"\nvlan = 7\n",
+        );
+        assert_eq!(ports(&vlan, 25), [(1, Some(25))], "a VLAN's packets wait for its parent");
+    }
+
+    #[test]
+    fn a_link_that_is_slower_than_what_is_guaranteed_is_told_and_bounded_by_its_driver() {
+        let file = format!("[interface.lan0]\n[interface.wan0]\nrate = \"10G\"\n{TENANT}");
+        let slow = |_: &str| Rate::new(1_000_000_000);
+        assert_eq!(overcommitted(&config(&file), slow), [("lan0", Rate::new(1_000_000_000).expect("a rate"))]);
+        assert_eq!(ports(&file, 1), [(0, None), (1, Some(10))]);
+        assert_eq!(overcommitted(&config(&file), |_| Rate::new(5_000_000_000)), []);
+    }
+
+    #[test]
+    fn an_owner_that_is_added_takes_over_its_share_and_moves_nothing_else() {
+        let of = |owners| (0..256).map(|port| owner(PortId(port), owners)).collect::<Vec<_>>();
+        let (three, four) = (of(3), of(4));
+        assert!(three.iter().zip(&four).all(|(before, after)| before == after || *after == 3));
+        assert!(
+            (0..4).all(|worker| (32..96).contains(&four.iter().filter(|owner| **owner == worker).count())),
+            "{four:?}"
+        );
+        assert!(of(1).iter().all(|owner| *owner == 0));
+    }
 }

@@ -8,7 +8,7 @@ use crate::config::values::{self, ValueError};
 use crate::config::{Config, Qos, Tenant};
 use crate::packet::Class;
 use crate::qos::{
-    Account, Aqm, ClassSpec, Codel, Limit, NotCapable, PacketRate, Rate, Red, Service, Weight, gpu_gateway,
+    Account, Aqm, ClassSpec, Codel, Limit, NotCapable, PacketRate, Rate, Red, Service, Spec, Weight, gpu_gateway,
 };
 use crate::tables::filter::Match;
 use serde_spanned::Spanned;
@@ -95,7 +95,13 @@ impl Resolver<'_> {
 
     /// The tenants. `config` has the VRFs, interfaces and tunnels.
     pub(super) fn tenants(&mut self, tables: &[(&Spanned<String>, &file::Tenant)], config: &Config) -> Vec<Tenant> {
-        self.limit("tenant", tables.len(), Config::MAX_TENANTS, tables.last().map(|last| start(last.0)));
+        let last = tables.last().map(|last| start(last.0));
+        self.limit("tenant", tables.len(), Config::MAX_TENANTS, last);
+        let others = tables.iter().filter(|(name, _)| name.get_ref() != Tenant::DEFAULT).count();
+        let (tenants, ways) = (others + 1, config.tunnels.len() + 1);
+        if let (true, Some(last)) = (tenants * ways > Spec::MOST_LEAVES, last) {
+            self.faults.push((last, FaultKind::TooManyPairs { tenants, ways, most: Spec::MOST_LEAVES }));
+        }
         tables.iter().map(|(name, table)| self.tenant(name, table, config)).collect()
     }
 
