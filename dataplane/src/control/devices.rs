@@ -46,6 +46,14 @@ pub enum Error {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// The kernel has no `tun` driver, or nothing leads to it.
+    #[error("cannot make the {} `{name}`: there is no /dev/net/tun: `modprobe tun` loads the driver", label(*.wanted))]
+    NoDriver {
+        /// The name.
+        name: String,
+        /// What it should be.
+        wanted: TunKind,
+    },
     /// It vanished while it was being configured.
     #[error("the device `{name}` was deleted while it was being configured")]
     Vanished {
@@ -134,6 +142,7 @@ impl Device {
         };
         let failed = |source: io::Error| match source.raw_os_error() {
             Some(libc::EBUSY) => Error::InUse { name: name.clone() },
+            Some(libc::ENOENT | libc::ENODEV) => Error::NoDriver { name: name.clone(), wanted: spec.kind },
             _ => Error::Open { name: name.clone(), wanted: spec.kind, source },
         };
         let tun = Tun::open(name, kind).map_err(failed)?;

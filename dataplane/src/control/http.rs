@@ -4,6 +4,7 @@
 //! is where it got to the last time. What a client may take is bounded: octets of a request, time, and how many there
 //! are at once. No TLS and no passwords: who may ask is decided by the address that is listened on.
 
+use super::server::pause_after;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -82,7 +83,13 @@ impl Http {
     /// Goes on with each client as far as it can go now. `metrics` is called at most once for each format.
     pub fn serve(&mut self, now: Instant, mut metrics: impl FnMut(Format) -> String) {
         while self.clients.len() < CLIENTS {
-            let Ok((stream, _)) = self.listener.accept() else { break };
+            let stream = match self.listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    pause_after(&error);
+                    break;
+                }
+            };
             if stream.set_nonblocking(true).is_ok() {
                 self.clients.push(Client { stream, deadline: now + PATIENCE, stage: Stage::Asks(Vec::new()) });
             }

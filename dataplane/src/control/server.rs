@@ -128,10 +128,20 @@ impl Server {
     /// Answers those who ask now.
     pub fn serve(&self, answer: impl Fn(Question) -> serde_json::Value) {
         for _ in 0..AT_ONCE {
-            let Ok((client, _)) = self.listener.accept() else { return };
+            let client = match self.listener.accept() {
+                Ok((client, _)) => client,
+                Err(error) => return pause_after(&error),
+            };
             // A client that went away is no concern of the gateway's.
             let _gone = serve_one(client, &answer);
         }
+    }
+}
+
+/// Without descriptors for it who asks goes on asking: a pause keeps control from doing nothing else.
+pub fn pause_after(error: &io::Error) {
+    if error.kind() != io::ErrorKind::WouldBlock {
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 
