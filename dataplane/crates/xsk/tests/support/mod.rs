@@ -1,6 +1,6 @@
 //! What the tests of sockets stand on: namespaces with veth pairs, a redirect program, raw sockets.
 
-#![allow(dead_code)] // each test binary uses its part
+#![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::fs::File;
 use std::io;

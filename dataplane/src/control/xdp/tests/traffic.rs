@@ -4,7 +4,7 @@ use super::*;
 use aya::maps::Array;
 
 #[path = "../../../../../ebpf/traffic/src/plan.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "the bench uses the rest")]
 mod plan;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../../ebpf/traffic.bpf.o");
