@@ -141,7 +141,7 @@ impl Rig {
         let ways = Ways::new(&ports, [Vrf::DEFAULT].into_iter());
         let count = rules.len();
         rig.tables.acl = Acl::new(rules, ways.clone()).expect("there is memory");
-        rig.tables.policing = Policing::new(vec![Some(0), None], vec![None]);
+        rig.tables.policing = Policing::new(vec![Some(0), None], vec![None], vec![]);
         let tenants = 8;
         let tenant = |at: u8| Match {
             sources: vec![Ipv4Net::new([203, 0, 113, at * 32].into(), 27).expect("a length").into()],

@@ -50,6 +50,8 @@ pub struct TenantReport {
     pub packets: Option<u32>,
     /// Its share of what is left.
     pub weight: u16,
+    /// The policer of what comes in.
+    pub policer: Option<String>,
 }
 
 /// An interface with a rate, or a tunnel with a cap. Rates are bits and packets per second.
@@ -196,7 +198,7 @@ impl Report {
             vrfs: vrfs.collect(),
             tunnels: config.tunnels.iter().map(|it| TunnelReport::new(config, it)).collect(),
             groups: config.groups.iter().zip(into).map(|(it, routes)| GroupReport::new(config, it, routes)).collect(),
-            tenants: config.tenants.iter().map(TenantReport::new).collect(),
+            tenants: config.tenants.iter().map(|it| TenantReport::new(config, it)).collect(),
             rates: RateReport::all(config),
             warnings: warnings.collect(),
         }
@@ -209,13 +211,14 @@ impl Report {
 }
 
 impl TenantReport {
-    fn new(tenant: &Tenant) -> Self {
+    fn new(config: &Config, tenant: &Tenant) -> Self {
         Self {
             name: tenant.name.clone(),
             guarantee: tenant.guarantee.map(Rate::bits),
             limit: tenant.limit.rate.map(Rate::bits),
             packets: tenant.limit.packets.map(PacketRate::packets),
             weight: tenant.weight.value(),
+            policer: tenant.policer.map(|policer| config.policers[policer].name.clone()),
         }
     }
 }
@@ -372,10 +375,12 @@ impl fmt::Display for Report {
         });
         table(f, ["group", "routes", "mtu", "members and weights"], groups.collect())?;
         let tenants = self.tenants.iter().map(|it| {
-            let name = it.name.clone();
-            [name, or_dash(it.guarantee), or_dash(it.limit), or_dash(it.packets), it.weight.to_string()]
+            let numbers = [or_dash(it.guarantee), or_dash(it.limit), or_dash(it.packets), it.weight.to_string()];
+            let [guarantee, limit, packets, weight] = numbers;
+            [it.name.clone(), guarantee, limit, packets, weight, or_dash(it.policer.as_deref())]
         });
-        table(f, ["tenant", "guarantee bit/s", "limit bit/s", "limit packets/s", "weight"], tenants.collect())?;
+        let heads = ["tenant", "guarantee bit/s", "limit bit/s", "limit packets/s", "weight", "policer"];
+        table(f, heads, tenants.collect())?;
         let rates = self
             .rates
             .iter()
@@ -509,6 +514,22 @@ one    0       1450  a 1
         let json: serde_json::Value = serde_json::from_str(&report.to_json()).unwrap();
         let members = serde_json::json!([{ "tunnel": "b", "weight": 3 }, { "tunnel": "a", "weight": 1 }]);
         assert_eq!((&json["groups"][0]["members"], &json["groups"][0]["mtu"]), (&members, &1430.into()));
+    }
+
+    #[test]
+    fn tells_what_tenants_are_promised_and_who_polices_them() {
+        let text = "[tenant.red]\nmatch = { source = \"203.0.113.0/24\" }\nlimit = \"1G\"\npolicer = \"p\"\n\
+                    [tenant.default]\nweight = 3\n[policer.p]\nkind = \"rfc2697\"\ncir = \"1G\"\n";
+        let report = Report::new(&text.parse().unwrap(), "a.toml");
+        let printed = report.to_string();
+        let expected = "
+tenant   guarantee bit/s  limit bit/s  limit packets/s  weight  policer
+red      -                1000000000   -                1       p
+default  -                -            -                3       -
+";
+        assert!(printed.contains(expected), "{printed}");
+        let json: serde_json::Value = serde_json::from_str(&report.to_json()).unwrap();
+        assert_eq!((&json["tenants"][0]["policer"], &json["tenants"][1]["policer"]), (&"p".into(), &().into()));
     }
 
     #[test]

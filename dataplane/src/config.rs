@@ -401,6 +401,8 @@ pub struct Tenant {
     pub limit: Limit,
     /// Its share of what is left.
     pub weight: Weight,
+    /// Index of the policer of what is its own, whatever way it comes in.
+    pub policer: Option<usize>,
     /// Line of its guarantee, else of its name, from 1.
     pub line: usize,
 }

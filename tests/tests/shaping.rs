@@ -1,7 +1,9 @@
 //! From the file to departure times, in virtual time: caps, guarantees, classes and marks of the whole gateway.
 #![forbid(unsafe_code)]
 
-use dataplane::packet::DropReason;
+use dataplane::packet::{DropReason, Time};
+use dataplane::qos::policer::Colour;
+use dataplane::stats::CountTotals;
 use integration::scene::{CHUNKS, CLIENT, LAN, Scene, WAN, from_client, ipv4};
 
 /// Where the tunnel with a cap leads.
@@ -123,6 +125,26 @@ fn a_guarantee_comes_first_and_the_rest_is_shared_by_weight() {
         assert!((share - expected).abs() < 0.04, "{shares:?}");
     }
     scene.close_all();
+}
+
+#[test]
+fn a_tenants_policer_admits_its_burst_and_its_rate_and_leaves_others_alone() {
+    let more = "[tenant.red]\nmatch = { source = \"198.18.1.16/28\" }\npolicer = \"p\"\n\
+        [policer.p]\nkind = \"rfc2697\"\ncir = \"8M\"\ncbs = \"3kB\"\n";
+    let mut scene = capped("rate = \"1G\"", more);
+    // A packet of 980 octets where the rate earns 500.
+    for _ in 0..200 {
+        [16, 64].iter().for_each(|host| scene.receive(LAN, packet(980, 0, *host)));
+        scene.pass(Time(500_000));
+    }
+    scene.finish();
+    let departures = departures(&mut scene);
+    let count = |host: u8| departures.iter().filter(|(_, frame)| frame[OUTER + 15] == host).count();
+    assert_eq!((count(16), count(64)), ((3_000 + 199 * 500) / 980, 200));
+    let coloured = |colour| CountTotals::of_colour([scene.gateway.page()], 0, colour);
+    assert_eq!(coloured(Colour::Green), CountTotals { packets: 104, bytes: 104 * 980 });
+    assert_eq!(coloured(Colour::Red), CountTotals { packets: 96, bytes: 96 * 980 });
+    assert_eq!(scene.drops_only_for(DropReason::Policed).dropped(), 96);
 }
 
 #[test]

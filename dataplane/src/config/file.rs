@@ -244,6 +244,7 @@ pub struct Tenant {
     pub packets: Given,
     pub burst: Given,
     pub weight: Given,
+    pub policer: Given,
 }
 
 #[derive(Deserialize)]

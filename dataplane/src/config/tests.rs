@@ -363,6 +363,10 @@ fn policers_have_bursts_of_ten_milliseconds() {
         r#"
         [interface.lan0]
         policer = "b"
+        [tenant.red]
+        match = { source = "203.0.113.0/24" }
+        policer = "c"
+        [tenant.default]
         [policer.a]
         kind = "rfc2697"
         cir = "1.25G"
@@ -419,6 +423,7 @@ fn policers_have_bursts_of_ten_milliseconds() {
     };
     assert_eq!(config.policers.iter().map(|policer| policer.profile).collect::<Vec<_>>(), [a, b, c]);
     assert_eq!(config.interfaces[0].policer, Some(1));
+    assert_eq!(config.tenants.iter().map(|tenant| tenant.policer).collect::<Vec<_>>(), [Some(2), None]);
 }
 
 #[test]

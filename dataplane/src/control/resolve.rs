@@ -722,11 +722,13 @@ fn outer(tunnel: &crate::config::Tunnel) -> Option<Outer> {
     })
 }
 
-/// Which policer each way in has.
+/// Which policer each way in and each tenant has.
 fn policing(config: &Config) -> Policing {
     let number = |policer: Option<usize>| policer.map(|policer| policer as u16);
     let interfaces = config.interfaces.iter().map(|interface| number(interface.policer)).collect();
-    Policing::new(interfaces, config.tunnels.iter().map(|tunnel| number(tunnel.policer)).collect())
+    let tunnels = config.tunnels.iter().map(|tunnel| number(tunnel.policer)).collect();
+    let tenants = shaping::tenants(config).map(|tenant| number(tenant?.policer)).collect();
+    Policing::new(interfaces, tunnels, tenants)
 }
 
 /// A tunnel's inner MAC: the configured one, or one made of name and ends, so that it is the same after a restart and

@@ -20,7 +20,7 @@ fn is_shaped(config: &Config) -> bool {
 /// What makes packets a tenant's, and of a class; `None` where nothing is queued by it.
 pub fn rules(config: &Config) -> Option<Rules> {
     is_shaped(config).then(|| {
-        let others = config.tenants.iter().filter(|tenant| tenant.name != Tenant::DEFAULT);
+        let others = tenants(config).skip(1).flatten();
         let (classes, rest) = match &config.qos {
             Some(qos) => (qos.rules.clone(), qos.rest),
             // One class, with a queue for each flow.
@@ -83,9 +83,7 @@ pub fn spec(config: &Config, speed: impl Fn(&str) -> Option<Rate>) -> Option<Arc
         limit: tenant.limit,
         weight: tenant.weight,
     };
-    let (default, others): (Vec<_>, Vec<_>) = config.tenants.iter().partition(|tenant| tenant.name == Tenant::DEFAULT);
-    let mut tenants = vec![default.first().map_or_else(TenantSpec::default, |tenant| of(tenant))];
-    tenants.extend(others.into_iter().map(of));
+    let tenants = tenants(config).map(|tenant| tenant.map_or_else(TenantSpec::default, of)).collect();
     let tunnels = config.tunnels.iter().map(|tunnel| TunnelSpec { name: tunnel.name.clone(), cap: tunnel.cap });
     let classes = qos.classes;
     Some(Arc::new(Spec { ports, tunnels: tunnels.collect(), tenants, classes, leaves: Vec::new(), buffer: BUFFER }))
@@ -106,9 +104,14 @@ pub fn class_name(config: &Config, class: usize) -> String {
 
 /// A tenant's name, for people.
 pub fn tenant_name(config: &Config, tenant: TenantId) -> String {
-    let mut others = config.tenants.iter().filter(|tenant| tenant.name != Tenant::DEFAULT);
-    let at = tenant.index().checked_sub(1);
-    at.and_then(|at| others.nth(at)).map_or(Tenant::DEFAULT, |tenant| &tenant.name).to_owned()
+    tenants(config).nth(tenant.index()).flatten().map_or(Tenant::DEFAULT, |tenant| &tenant.name).to_owned()
+}
+
+/// All tenants by their ids: `default`, which is there without a table too, then the others in the file's order.
+pub fn tenants(config: &Config) -> impl Iterator<Item = Option<&Tenant>> {
+    let default = config.tenants.iter().find(|tenant| tenant.name == Tenant::DEFAULT);
+    let others = config.tenants.iter().filter(|tenant| tenant.name != Tenant::DEFAULT);
+    std::iter::once(default).chain(others.map(Some))
 }
 
 #[cfg(test)]

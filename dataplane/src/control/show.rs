@@ -347,6 +347,9 @@ impl View<'_> {
             let profile = policer.profile;
             let interfaces = self.config.interfaces.iter().filter(|it| it.policer == Some(at)).map(|it| &*it.name);
             let tunnels = self.config.tunnels.iter().filter(|it| it.policer == Some(at)).map(|it| &*it.name);
+            let tenants = self.config.tenants.iter().filter(|it| it.policer == Some(at));
+            let tenants = tenants.map(|it| format!("tenant {}", it.name));
+            let of = interfaces.chain(tunnels).map(str::to_owned).chain(tenants);
             let mut row = json!({
                 "name": policer.name,
                 "kind": match profile.kind {
@@ -354,7 +357,7 @@ impl View<'_> {
                     policer::Kind::Rfc2698 => "rfc2698",
                     policer::Kind::Rfc4115 => "rfc4115",
                 },
-                "of": interfaces.chain(tunnels).collect::<Vec<_>>().join(","),
+                "of": of.collect::<Vec<_>>().join(","),
                 "cir_bits": profile.cir,
                 "cbs_bytes": profile.cbs,
                 "second_rate_bits": profile.pir,

@@ -266,17 +266,28 @@ impl Policers {
         }
     }
 
-    /// Lets go what may go on, marked as its policer says. What is too much goes to `exits`.
+    /// Lets go what may go on, marked as its policers say: that of the way in, then that of the tenant, which sees what
+    /// the first has let pass. What is too much goes to `exits`.
     #[inline(always)]
     pub fn admit(&mut self, batch: &mut Batch, exits: &mut Exits, policing: &Policing, now: Time, tally: &mut Tally) {
-        if policing.is_any() {
-            self.admit_some(batch, exits, policing, now, tally);
+        if policing.polices_ways() {
+            self.admit_some(batch, exits, |packet| policing.of_way(packet), now, tally);
+        }
+        if policing.polices_tenants() {
+            self.admit_some(batch, exits, |packet| policing.of_tenant(packet), now, tally);
         }
     }
 
     #[inline(never)]
-    fn admit_some(&mut self, batch: &mut Batch, exits: &mut Exits, policing: &Policing, now: Time, tally: &mut Tally) {
-        batch.retain(exits, |packet| match policing.of_way(packet) {
+    fn admit_some(
+        &mut self,
+        batch: &mut Batch,
+        exits: &mut Exits,
+        policer: impl Fn(&Packet) -> Option<usize>,
+        now: Time,
+        tally: &mut Tally,
+    ) {
+        batch.retain(exits, |packet| match policer(packet) {
             Some(policer) => self.police(packet, policer, now, tally),
             None => Ok(()),
         });

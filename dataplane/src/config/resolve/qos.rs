@@ -153,6 +153,7 @@ impl Resolver<'_> {
                 .get("weight", &table.weight, values::tenant_weight)
                 .and_then(Weight::new)
                 .unwrap_or(Weight::ONE),
+            policer: self.policer_of(&table.policer),
             line: self.source.line(place(&table.guarantee).unwrap_or(start(name))),
         }
     }

@@ -133,6 +133,16 @@ fn tenants_and_what_they_are_promised() {
         &["3:9: burst: a burst of 6249 octets is too small; legal: at least 6250 (two packets, and 50 µs of its rate)"],
     );
     wrong(
+        "[tenant.default]\npolicer = \"slow\"\n[policer.a]\nkind = \"rfc2697\"\ncir = \"1G\"\n",
+        &["2:11: policer = \"slow\": no such policer; declared: \"a\""],
+    );
+    wrong("[tenant.default]\npolicer = 1\n", &["2:11: policer = 1: a name of a table of this file"]);
+    wrong_in(
+        "[tenant.default]",
+        "police = \"a\"",
+        "1: police: [tenant] has no such key; legal: match, guarantee, limit, packets, burst, weight, policer",
+    );
+    wrong(
         "[tenant.a]\nmatch = { vrf = \"default\", port = 1 }\n",
         &["2:28: port: match has no such key; legal: vrf, interface, tunnel, source, destination"],
     );

@@ -1,6 +1,8 @@
 use super::*;
 use crate::packet::FlowHash;
-use crate::testing::{octets, raw_v4, udp_v6, with_ip};
+use crate::slow::Limiter;
+use crate::stats::CountTotals;
+use crate::testing::{FAR_V4, LAN, WAN, World, ethernet, octets, raw_v4, udp_v4, udp_v6, with_ip};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -189,6 +191,30 @@ fn marks_are_written_with_a_right_checksum() {
         let header: &Ipv4 = new4[..].header(0).expect("a header");
         assert_eq!(header.checksum.value(), header.computed_checksum(&[]));
     }
+}
+
+/// Four packets of 1,000 octets at once, which have these policers: what each of the two made of them, and what was sent.
+fn coloured(way: u16, tenant: u16) -> ([[u64; 3]; 2], usize) {
+    let policing = Policing::new(vec![Some(way)], Vec::new(), vec![Some(tenant)]);
+    let mut world = World::with(Limiter::new(1_000), |tables| tables.policing = policing);
+    let first = Profile { cbs: 3_000, pbs: 0, ..profile(Rfc2697) };
+    let second = Profile { cbs: 1_000, pbs: 1_000, ..first };
+    world.worker.pipeline.policers = Policers::new([first, second].into_iter());
+    for _ in 0..4 {
+        world.put(LAN, ethernet(&udp_v4(FAR_V4, &[0; 972])));
+    }
+    world.poll();
+    world.assert_balance();
+    let packets = |policer, colour| CountTotals::of_colour([world.page()], policer, colour).packets;
+    let counts = [0, 1].map(|policer| Colour::ALL.map(|colour| packets(policer, colour)));
+    (counts, world.sent(WAN).len())
+}
+
+#[test]
+fn a_tenants_policer_is_asked_after_that_of_the_way_in_and_about_what_is_left() {
+    assert_eq!(coloured(0, 1), ([[3, 0, 1], [1, 1, 1]], 2));
+    assert_eq!(coloured(1, 0), ([[2, 0, 0], [1, 1, 2]], 2));
+    assert_eq!(coloured(0, 0), ([[3, 0, 1], [0, 0, 0]], 3), "one that both name is asked once");
 }
 
 /// Buckets as the RFCs describe them, in numbers that are wide enough for anything.
