@@ -26,6 +26,7 @@ mod store;
 mod wheel;
 
 pub use change::{ClassReport, LeafReport, Plan, PortReport};
+pub use delays::Histogram;
 pub use fifo::Fifo;
 pub use policer::Policers;
 pub use scheduler::Scheduler;

@@ -73,7 +73,7 @@ impl Scrape {
                     assert!(known.insert(name.to_owned()), "twice: {line}");
                     (family, kind) = (name.into(), String::new());
                 }
-                ["#", "TYPE", name, what @ ("counter" | "gauge" | "info")] => {
+                ["#", "TYPE", name, what @ ("counter" | "gauge" | "info" | "histogram")] => {
                     assert_eq!((name, kind.as_str()), (family.as_str(), ""), "{line}");
                     kind = what.into();
                 }
@@ -84,12 +84,16 @@ impl Scrape {
                     let (series, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("no value: {line}"));
                     let name = &series[..series.find('{').unwrap_or(series.len())];
                     check_labels(&series[name.len()..]);
-                    let suffix = match (open, kind.as_str()) {
-                        (true, "counter") => "_total",
-                        (true, "info") => "_info",
-                        _ => "",
+                    let suffixes: &[_] = match (open, kind.as_str()) {
+                        (true, "counter") => &["_total"],
+                        (true, "info") => &["_info"],
+                        (_, "histogram") => &["_bucket", "_sum", "_count"],
+                        _ => &[""],
                     };
-                    assert_eq!(name, format!("{family}{suffix}"), "not below its own type: {line}");
+                    let suffix = name.strip_prefix(&family).unwrap_or("of another name");
+                    assert!(suffixes.contains(&suffix), "not below its own type: {line}");
+                    let bounded = [",le=\"", "{le=\""].iter().any(|bound| series.contains(bound));
+                    assert_eq!(suffix == "_bucket", bounded, "{line}");
                     assert!(is_name(name) && name.starts_with("penstock_"), "{line}");
                     assert!(kind != "counter" || name.ends_with("_total"), "{line}");
                     let value: f64 = value.parse().unwrap_or_else(|error| panic!("{error}: {line}"));
@@ -97,7 +101,20 @@ impl Scrape {
                 }
             }
         }
-        Self(values)
+        let scrape = Self(values);
+        scrape.check_histograms();
+        scrape
+    }
+
+    /// Each ends with all that it counts.
+    #[track_caller]
+    fn check_histograms(&self) {
+        for (series, value) in self.0.iter().filter(|(series, _)| series.contains("le=\"+Inf\"")) {
+            let bound = [",le=\"+Inf\"", "le=\"+Inf\",", "{le=\"+Inf\"}"];
+            let count =
+                bound.iter().fold(series.replacen("_bucket", "_count", 1), |name, bound| name.replace(bound, ""));
+            assert_eq!(self.value(&count), *value, "{series}");
+        }
     }
 
     /// The value of a name with its labels.

@@ -11,7 +11,12 @@ use std::net::TcpStream;
 const ADDRESS: &str = "127.0.0.1:973";
 
 fn start(site: &Site) -> Penstock {
-    let config = site.config().replace("[gateway]", &format!("[gateway]\nmetrics = {ADDRESS:?}"));
+    start_with(site, "")
+}
+
+/// With more behind its file.
+fn start_with(site: &Site, more: &str) -> Penstock {
+    let config = site.config().replace("[gateway]", &format!("[gateway]\nmetrics = {ADDRESS:?}")) + more;
     let gateway = Penstock::start(&site.gateway, &config);
     for server in SERVER {
         until("the tunnel works", PATIENCE, || site.client.pings(server, 56, ""));
@@ -69,6 +74,53 @@ fn a_scrape_sees_the_counters_move_and_the_balance_hold() {
     });
     let (head, _) = ask(&site.gateway, ADDRESS, "GET / HTTP/1.1\r\nHost: gateway\r\n\r\n");
     assert!(head.starts_with("HTTP/1.1 404 "), "{head}");
+    gateway.assert_balance();
+}
+
+/// The same figures as `show` has.
+#[test]
+fn a_scrape_sees_rules_policers_tenants_and_how_long_their_packets_waited() {
+    require!();
+    let site = Site::new("scraped", Plan { lan_queues: 2, wan_queues: 2, workers: 2, ..Plan::default() });
+    let [client, _] = site.clients();
+    let gateway = start_with(
+        &site,
+        &format!(
+            "[qos]\nclasses = \"gpu-gateway\"\n\
+             [tenant.red]\nmatch = {{ source = \"{client}/32\" }}\npolicer = \"p\"\n\
+             [policer.p]\nkind = \"rfc2697\"\ncir = \"40M\"\nviolate = \"pass\"\n\
+             [[acl]]\naction = \"deny\"\ndestination = \"198.51.100.200/32\"\n"
+        ),
+    );
+    assert!(!site.client.pings("198.51.100.200", 56, ""), "a rule is against it");
+    assert!(site.client.pings(&site.servers()[0].to_string(), 56, "-Q 184"), "the class of DSCP 46");
+    transfer(&site.client, &site.server, site.servers()[0], 4 << 20);
+    gateway.assert_balance();
+    let scrape = Scrape::of(&site.gateway, ADDRESS);
+
+    let met = |rule: &str| scrape.value(&format!("penstock_acl_met_packets_total{{{rule}}}"));
+    assert_eq!(met("rule=\"1\",action=\"deny\""), 1.0);
+    assert!(met("rule=\"none\",action=\"permit\"") > 2_000.0, "{scrape:?}");
+    let policers = gateway.show("policers");
+    let policer = &policers["policers"][0];
+    assert_eq!(policer["of"], "tenant red");
+    for (colour, action) in [("green", "pass"), ("yellow", "pass"), ("red", "pass")] {
+        let labels = format!("{{policer=\"p\",colour=\"{colour}\",action=\"{action}\"}}");
+        let packets = scrape.value(&format!("penstock_policer_coloured_packets_total{labels}"));
+        let shown = policer[colour]["packets"].as_u64().expect("a count");
+        assert_eq!(packets, shown as f64, "{colour}");
+        assert_eq!(packets > 0.0, colour != "yellow", "{colour}: there is no second bucket");
+    }
+    let of = |class: &str| format!("{{interface=\"wan0\",tunnel=\"{TUNNEL}\",tenant=\"red\",class=\"{class}\"}}");
+    let sent = |class: &str| scrape.value(&format!("penstock_qos_sent_packets_total{}", of(class)));
+    assert!(sent("realtime") >= 1.0 && sent("default") > 2_000.0, "{scrape:?}");
+    assert!(scrape.value(&format!("penstock_qos_sent_bytes_total{}", of("default"))) >= f64::from(4 << 20));
+    assert_eq!(scrape.value(&format!("penstock_qos_queued_bytes{}", of("default"))), 0.0);
+    assert_eq!(scrape.value("penstock_qos_waiting_packets{interface=\"wan0\"}"), 0.0);
+    let dropped = "penstock_qos_dropped_packets_total{interface=\"wan0\",tenant=\"red\",reason=\"queue_full\"}";
+    assert_eq!(scrape.value(dropped), 0.0, "there is a line before the first drop");
+    let waited = "penstock_qos_delay_seconds_count{interface=\"wan0\",class=\"realtime\"}";
+    assert!(scrape.value(waited) >= sent("realtime"), "{scrape:?}");
     gateway.assert_balance();
 }
 

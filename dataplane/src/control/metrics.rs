@@ -5,6 +5,8 @@
 //! dropped for it would be no increase. A label's value is the word that `show` uses. No addresses: they would make a
 //! line of each neighbour, and some are nobody else's business.
 
+mod qos;
+
 use super::host::{Host, NeighState};
 use super::http::Format;
 use super::plan::Plan;
@@ -12,6 +14,7 @@ use super::resolve::Resolver;
 use super::show::{View, state};
 use crate::config::Config;
 use crate::packet::{DropReason, Family, PortId, PuntReason, TunnelId, Vrf};
+use crate::qos::Histogram;
 use crate::stats::{Page, PortTotals, Totals, TunnelTotals};
 use crate::tables::Resolution;
 use lpm::{Usage, Value};
@@ -76,14 +79,25 @@ struct Metric {
     unit: Option<Unit>,
     help: &'static str,
     kind: MetricType,
-    values: Vec<(Labels, u64)>,
+    values: Vec<(Labels, Measure)>,
+}
+
+/// What one set of labels has.
+#[derive(Debug)]
+enum Measure {
+    Number(u64),
+    Delays(Box<Histogram>),
 }
 
 type Labels = Vec<(&'static str, String)>;
 
 impl Metric {
     fn add(&mut self, labels: &[(&'static str, &str)], value: u64) {
-        self.values.push((labels.iter().map(|(name, value)| (*name, (*value).to_owned())).collect(), value));
+        self.push(labels, Measure::Number(value));
+    }
+
+    fn push(&mut self, labels: &[(&'static str, &str)], measure: Measure) {
+        self.values.push((labels.iter().map(|(name, value)| (*name, (*value).to_owned())).collect(), measure));
     }
 }
 
@@ -100,6 +114,9 @@ impl Metrics {
         metrics.tunnels(config, plan, resolver, || view.pages());
         metrics.routes(config, plan, resolver);
         metrics.neighbours(config, plan, host);
+        metrics.rules(config, || view.pages());
+        metrics.policers(config, || view.pages());
+        metrics.queues(config, &view.team.borrow_mut().shapers());
         metrics
     }
 
@@ -264,13 +281,14 @@ impl Collector for Metrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         for Metric { name, unit, help, kind, values } in &self.0 {
             let mut metric = encoder.encode_descriptor(name, help, unit.as_ref(), *kind)?;
-            for (labels, value) in values {
-                match kind {
-                    MetricType::Info => metric.encode_info(labels)?,
-                    MetricType::Counter => {
+            for (labels, measure) in values {
+                match (kind, measure) {
+                    (MetricType::Info, _) => metric.encode_info(labels)?,
+                    (MetricType::Counter, Measure::Number(value)) => {
                         metric.encode_family(labels)?.encode_counter::<NoLabelSet, u64, u64>(value, None)?;
                     }
-                    _ => metric.encode_family(labels)?.encode_gauge(value)?,
+                    (_, Measure::Number(value)) => metric.encode_family(labels)?.encode_gauge(value)?,
+                    (_, Measure::Delays(delays)) => qos::encode(delays, metric.encode_family(labels)?)?,
                 }
             }
         }
@@ -279,7 +297,7 @@ impl Collector for Metrics {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::control::offline;
     use crate::stats::{Room, Tally};
@@ -322,7 +340,7 @@ via = "blackhole"
     }
 
     #[track_caller]
-    fn check(page: &str, lines: &[&str]) {
+    pub fn check(page: &str, lines: &[&str]) {
         for line in lines {
             let count = page.lines().filter(|there| there == line).count();
             assert_eq!(count, 1, "{line}\nin\n{page}");

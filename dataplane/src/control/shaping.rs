@@ -1,7 +1,7 @@
 //! From the configuration to what schedulers and the classifier are built from.
 
 use crate::config::{Config, Qos, Tenant};
-use crate::packet::{PortId, TenantId};
+use crate::packet::{Class, PortId};
 use crate::qos::{Buffer, Limit, PortSpec, Rate, Spec, TenantSpec, TunnelSpec};
 use crate::tables::classes::Rules;
 use std::sync::Arc;
@@ -96,15 +96,14 @@ pub fn owner(port: PortId, owners: usize) -> usize {
     (0..owners.max(1)).max_by_key(weight).unwrap_or(0)
 }
 
-/// A class's name, for people.
-pub fn class_name(config: &Config, class: usize) -> String {
-    let name = |qos: &Qos| qos.classes.get(class).map(|class| class.name.clone()).unwrap_or_default();
-    config.qos.as_ref().map_or_else(|| name(&Qos::gpu_gateway()), name)
+/// The classes' names, for people.
+pub fn class_names(config: &Config) -> [String; Class::COUNT] {
+    config.qos.clone().unwrap_or_else(Qos::gpu_gateway).classes.map(|class| class.name)
 }
 
-/// A tenant's name, for people.
-pub fn tenant_name(config: &Config, tenant: TenantId) -> String {
-    tenants(config).nth(tenant.index()).flatten().map_or(Tenant::DEFAULT, |tenant| &tenant.name).to_owned()
+/// The tenants' names by their ids, for people.
+pub fn tenant_names(config: &Config) -> Vec<&str> {
+    tenants(config).map(|tenant| tenant.map_or(Tenant::DEFAULT, |tenant| &tenant.name)).collect()
 }
 
 /// All tenants by their ids: `default`, which is there without a table too, then the others in the file's order.

@@ -10,13 +10,11 @@ use super::shaping;
 use super::workers::Team;
 use super::xdp::{Mode, Xdp};
 use crate::config::{Config, Fallback};
-use crate::packet::TenantId;
 use crate::packet::{PortId, TunnelId, Vrf};
 use crate::qos::ClassReport;
 use crate::qos::policer::{self, Colour};
 use crate::replay::Balance;
 use crate::stats::{CountTotals, Page, PortTotals, Totals, TunnelTotals};
-use crate::tables::acl::Action;
 use crate::tables::{BUCKETS, PortKind, Resolution};
 use crate::tunnel::Kind;
 use ipnet::IpNet;
@@ -276,11 +274,7 @@ impl View<'_> {
             json!({
                 "rule": at + 1,
                 "line": entry.line,
-                "action": match entry.rule.action {
-                    Action::Permit => "permit",
-                    Action::Deny => "deny",
-                    Action::Reject => "reject",
-                },
+                "action": entry.rule.action.name(),
                 "match": entry.describe(self.config),
                 "counters": CountTotals::of_rule(self.pages(), at),
             })
@@ -294,7 +288,7 @@ impl View<'_> {
 
     /// One row for each class of each tenant by each way that had packets.
     fn qos(&self) -> Value {
-        let tenant = |id: TenantId| shaping::tenant_name(self.config, id);
+        let (tenant, class_name) = (shaping::tenant_names(self.config), shaping::class_names(self.config));
         let (mut rows, mut links, mut tenants) = (Vec::new(), Vec::new(), Vec::new());
         for report in self.team.borrow_mut().shapers() {
             let name = &self.config.interfaces[report.port.index()].name;
@@ -306,8 +300,8 @@ impl View<'_> {
                     rows.push(json!({
                         "interface": name,
                         "tunnel": leaf.tunnel.map(|tunnel| self.config.tunnels[tunnel.index()].name.clone()),
-                        "tenant": tenant(leaf.tenant),
-                        "class": shaping::class_name(self.config, at),
+                        "tenant": tenant[leaf.tenant.index()],
+                        "class": class_name[at],
                         "sent_packets": class.sent_packets,
                         "sent_bytes": class.sent_octets,
                         "queue_bytes": class.queue_octets,
@@ -321,7 +315,7 @@ impl View<'_> {
                 if [marked, early, full].iter().any(|count| **count != 0) {
                     tenants.push(json!({
                         "interface": name,
-                        "tenant": tenant(TenantId(at as u16)),
+                        "tenant": tenant[at],
                         "marked": marked,
                         "dropped": { "early_drop": early, "queue_full": full },
                     }));
@@ -331,7 +325,7 @@ impl View<'_> {
                 if half.is_some() {
                     links.push(json!({
                         "interface": name,
-                        "class": shaping::class_name(self.config, at),
+                        "class": class_name[at],
                         "delay_p50_ns": half,
                         "delay_p99_ns": most,
                         "delay_p999_ns": nearly_all,

@@ -1,5 +1,6 @@
 //! What happens to the queues beside the packets' way: changed, emptied, looked at.
 
+use super::delays::Histogram;
 use super::leaf::{Leaf, State};
 use super::list::NIL;
 use super::spec::{Buffer, Spec, SpecError};
@@ -208,6 +209,7 @@ impl Scheduler {
             dropped: self.tenants.iter().map(|tenant| tenant.dropped).collect(),
             refused: self.tenants.iter().map(|tenant| tenant.refused).collect(),
             delays_ns: std::array::from_fn(|at| [0.5, 0.99, 0.999].map(|share| self.delays.quantile(class(at), share))),
+            delays: std::array::from_fn(|at| self.delays.histogram(class(at))),
         }
     }
 
@@ -252,6 +254,8 @@ pub struct PortReport {
     pub refused: Vec<u64>,
     /// The delays that half, 99 % and 99.9 % of each class's packets did not exceed.
     pub delays_ns: [[Option<u64>; 3]; Class::COUNT],
+    /// How many packets of each class waited how long.
+    pub delays: [Histogram; Class::COUNT],
 }
 
 /// What one tenant sends by one way.

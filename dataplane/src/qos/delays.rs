@@ -4,6 +4,8 @@ use crate::packet::Class;
 
 /// Steps of a power of two.
 const STEP_BITS: u32 = 3;
+/// The powers of two before this one are one in a histogram: less than a microsecond.
+const FIRST_POWER: u32 = 6;
 /// Delays from about 4 seconds on are one.
 const BUCKETS: usize = 30 << STEP_BITS;
 
@@ -31,6 +33,18 @@ impl Delays {
         self.counts[class % Class::COUNT][bucket(ns)] += 1;
     }
 
+    /// How many of a class's packets waited how long.
+    pub fn histogram(&self, class: Class) -> Histogram {
+        let mut histogram = Histogram::default();
+        for (at, count) in self.counts[class.index()].iter().enumerate() {
+            let place = (at >> STEP_BITS).saturating_sub(FIRST_POWER as usize);
+            histogram.counts[place.min(Histogram::BOUNDS_NS.len())] += count;
+            let least = if at == 0 { 0 } else { upper(at - 1) + 1 };
+            histogram.sum_seconds += *count as f64 * (least + upper(at)) as f64 / 2e9;
+        }
+        histogram
+    }
+
     /// The delay, in nanoseconds, that a share of a class's packets did not exceed, to an eighth of it; `None` if it had none.
     pub fn quantile(&self, class: Class, share: f64) -> Option<u64> {
         let counts = &self.counts[class.index()];
@@ -42,6 +56,27 @@ impl Delays {
             (sum >= wanted && all != 0).then(|| upper(at))
         })
     }
+}
+
+/// How many packets of a class waited how long.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Histogram {
+    /// Those that waited no longer than each of the bounds, but longer than the one before; last, those beyond them all.
+    pub counts: [u64; Self::BOUNDS_NS.len() + 1],
+    /// What all waited together, to a sixteenth: steps are taken by their middle.
+    pub sum_seconds: f64,
+}
+
+impl Histogram {
+    /// Nanoseconds: where each power of two has its last step, from a microsecond to 4 seconds.
+    pub const BOUNDS_NS: [u64; 23] = {
+        let (mut bounds, mut at) = ([0; 23], 0);
+        while at < bounds.len() {
+            bounds[at] = upper(((FIRST_POWER as usize + at + 1) << STEP_BITS) - 1);
+            at += 1;
+        }
+        bounds
+    };
 }
 
 #[inline(always)]
@@ -71,6 +106,38 @@ mod tests {
             assert!(upper(at) >= ns && (at == 0 || upper(at - 1) < ns), "{ns} in {at}");
             assert!(upper(at) <= ns + ns / 8 + 1, "{ns} within {}", upper(at));
         }
+    }
+
+    #[test]
+    fn a_histogram_has_each_packet_once_below_its_bound() {
+        let mut delays = Delays::new();
+        let bounds = Histogram::BOUNDS_NS;
+        assert_eq!((bounds[0], bounds[10], bounds[22]), (1_015, (1 << 20) - 9, (1 << 32) - 9));
+        let counts = |delays: &Delays| delays.histogram(Class::new(2).expect("a class")).counts;
+        for (at, bound) in bounds.into_iter().enumerate() {
+            let before = counts(&delays);
+            [bound, bound + 1].iter().for_each(|ns| delays.record(2, *ns));
+            let after = counts(&delays);
+            let grown: Vec<_> = (0..after.len()).filter(|at| after[*at] != before[*at]).collect();
+            assert_eq!(grown, [at, at + 1], "{bound} ns");
+        }
+        delays.record(2, 0);
+        delays.record(2, u64::MAX / 2);
+        let counts = counts(&delays);
+        assert_eq!((counts[0], counts[1], counts[23], counts.iter().sum::<u64>()), (2, 2, 2, 48));
+        assert_eq!(delays.histogram(Class::default()), Histogram::default(), "another class");
+    }
+
+    #[test]
+    fn a_histograms_sum_is_right_to_a_sixteenth() {
+        let mut delays = Delays::new();
+        (1..=1_000).for_each(|us| delays.record(2, us * 1_000));
+        let sum = delays.histogram(Class::new(2).expect("a class")).sum_seconds;
+        assert!((sum / 0.5005 - 1.0).abs() < 1.0 / 16.0, "{sum}");
+        delays = Delays::new();
+        delays.record(2, 1_000_000);
+        let sum = delays.histogram(Class::new(2).expect("a class")).sum_seconds;
+        assert!((sum / 0.001 - 1.0).abs() < 1.0 / 16.0, "{sum}");
     }
 
     #[test]

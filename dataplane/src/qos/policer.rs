@@ -71,6 +71,18 @@ pub enum Action {
     Ce,
 }
 
+impl Action {
+    /// As the file says it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Drop => "drop",
+            Self::Dscp(_) => "dscp",
+            Self::Ce => "ce",
+        }
+    }
+}
+
 /// What a policer promises: plain data, checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Profile {
@@ -95,6 +107,15 @@ pub struct Profile {
 }
 
 impl Profile {
+    /// What happens to packets of a colour.
+    pub const fn action(&self, colour: Colour) -> Action {
+        match colour {
+            Colour::Green => Action::Pass,
+            Colour::Yellow => self.exceed,
+            Colour::Red => self.violate,
+        }
+    }
+
     /// Octets of a bucket at most: a gigabyte, whose nanobits fit 64 bits twice.
     pub const MOST_BURST: u32 = 1_000_000_000;
 
@@ -259,7 +280,7 @@ pub struct Policers {
 impl Policers {
     /// In the order of the configuration.
     pub fn new(profiles: impl Iterator<Item = Profile> + Clone) -> Self {
-        let actions = |profile: Profile| [Action::Pass, profile.exceed, profile.violate];
+        let actions = |profile: Profile| Colour::ALL.map(|colour| profile.action(colour));
         Self {
             all: profiles.clone().map(|profile| Policer::new(&profile)).collect(),
             actions: profiles.map(actions).collect(),

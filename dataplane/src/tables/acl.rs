@@ -17,6 +17,17 @@ pub enum Action {
     Reject,
 }
 
+impl Action {
+    /// As the file says it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Permit => "permit",
+            Self::Deny => "deny",
+            Self::Reject => "reject",
+        }
+    }
+}
+
 /// A rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
