@@ -222,7 +222,7 @@ impl Team {
         self.open(Lane { can_send: lane.queue < queues.both && sends, ..lane });
     }
 
-    /// How the schedulers do. A worker that is busy answers after its round; one that does not, within a second, is left
+    /// How the schedulers do. A worker answers a little in each of its rounds; one that does not, within a second, is left
     /// out.
     pub fn shapers(&mut self) -> Vec<PortReport> {
         let (sender, answers) = mpsc::channel();

@@ -92,8 +92,27 @@ impl Shaper {
 
     /// How a port's scheduler does; `None` for a port without one.
     pub fn report(&self, port: PortId) -> Option<PortReport> {
+        let mut report = self.report_without_leaves(port)?;
+        self.report_leaves(&mut report, 0, usize::MAX);
+        Some(report)
+    }
+
+    /// The same without its leaves, which may be many: see [`report_leaves`](Self::report_leaves).
+    pub fn report_without_leaves(&self, port: PortId) -> Option<PortReport> {
+        Some(self.shaped(port)?.report())
+    }
+
+    /// Adds to a port's report what there is to say of `count` leaves from `first` on, and returns how many there are.
+    pub fn report_leaves(&self, report: &mut PortReport, first: usize, count: usize) -> usize {
+        let Some(scheduler) = self.shaped(report.port) else { return 0 };
+        let all = scheduler.leaves.len();
+        report.leaves.extend((first..all.min(first.saturating_add(count))).filter_map(|at| scheduler.report_leaf(at)));
+        all
+    }
+
+    fn shaped(&self, port: PortId) -> Option<&Scheduler> {
         match self.queues.get(port.index())? {
-            Queue::Shaped(scheduler) => Some(scheduler.report()),
+            Queue::Shaped(scheduler) => Some(scheduler),
             _ => None,
         }
     }
@@ -182,29 +201,30 @@ impl Scheduler {
         self.inherit_bound(to as u32, old, from as u32);
     }
 
-    /// How it does.
-    pub fn report(&self) -> PortReport {
+    /// What one tenant sends by one way; `None` if that has had no packets.
+    fn report_leaf(&self, at: usize) -> Option<LeafReport> {
+        let leaf = &self.leaves[at];
+        let queues = &self.queues[at * Class::COUNT..][..Class::COUNT];
+        let sent = queues.iter().any(|queue| queue.sent_packets != 0);
+        (sent || leaf.mask != 0).then(|| LeafReport {
+            tenant: TenantId(leaf.tenant),
+            tunnel: leaf.way.checked_sub(1).map(TunnelId),
+            throttled: matches!(leaf.state, State::Parked | State::Bound) || self.ways[usize::from(leaf.way)].is_shut,
+            classes: std::array::from_fn(|class| ClassReport {
+                sent_packets: queues[class].sent_packets,
+                sent_octets: queues[class].sent_octets,
+                queue_octets: queues[class].queue.octets().into(),
+            }),
+        })
+    }
+
+    /// How it does, without its leaves.
+    fn report(&self) -> PortReport {
         let class = |at: usize| Class::new(at as u8).unwrap_or_default();
-        let leaf = |at: usize| {
-            let leaf = &self.leaves[at];
-            let queues = &self.queues[at * Class::COUNT..][..Class::COUNT];
-            let sent = queues.iter().any(|queue| queue.sent_packets != 0);
-            (sent || leaf.mask != 0).then(|| LeafReport {
-                tenant: TenantId(leaf.tenant),
-                tunnel: leaf.way.checked_sub(1).map(TunnelId),
-                throttled: matches!(leaf.state, State::Parked | State::Bound)
-                    || self.ways[usize::from(leaf.way)].is_shut,
-                classes: std::array::from_fn(|class| ClassReport {
-                    sent_packets: queues[class].sent_packets,
-                    sent_octets: queues[class].sent_octets,
-                    queue_octets: queues[class].queue.octets().into(),
-                }),
-            })
-        };
         PortReport {
             port: self.port.port,
             waiting: self.waiting,
-            leaves: (0..self.leaves.len()).filter_map(leaf).collect(),
+            leaves: Vec::new(),
             marked: self.tenants.iter().map(|tenant| tenant.marked).collect(),
             dropped: self.tenants.iter().map(|tenant| tenant.dropped).collect(),
             refused: self.tenants.iter().map(|tenant| tenant.refused).collect(),

@@ -1,3 +1,5 @@
+mod reports;
+
 use super::*;
 use crate::io::{Faults, Faulty, Memory};
 use crate::packet::{AdjacencyId, PuntReason, TunnelId};
