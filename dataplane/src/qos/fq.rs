@@ -1,7 +1,8 @@
 //! Queues of single flows under a class: FQ-CoDel (RFC 8290), over one table for all classes of a port.
 //!
 //! A flow's place is one of eight that its hash allows. When strangers have all eight it waits in its class's common
-//! queue; when its own class has one of them, with that flow.
+//! queue; when its own class has one of them, with that flow. While something waits there, flows without a place do so
+//! too, or a flow that finds one at last would overtake itself.
 
 use super::codel;
 use super::list::NIL;
@@ -13,6 +14,8 @@ pub struct Flows {
     flows: Box<[Flow]>,
     /// What each place is taken by, mixed into a number; 0: free. Eight of them are half a line of memory.
     tags: Box<[u32]>,
+    /// Flows that others wait with, or waited.
+    hosts: usize,
 }
 
 /// One flow of one class of one leaf.
@@ -29,6 +32,8 @@ pub struct Flow {
     /// Which class of which leaf; `NIL`: free.
     owner: u32,
     hash: u32,
+    /// Flows without a place of their own wait with it, or waited.
+    is_host: bool,
 }
 
 /// The flows of one class of one leaf: those that have just begun go before the others.
@@ -61,14 +66,15 @@ impl Flows {
             next: NIL,
             owner: NIL,
             hash: 0,
+            is_host: false,
         };
         let count = flows.next_power_of_two().max(SET);
-        Self { flows: vec![free; count].into(), tags: vec![0; count].into() }
+        Self { flows: vec![free; count].into(), tags: vec![0; count].into(), hosts: 0 }
     }
 
-    /// A flow's place, taken for it if need be.
+    /// A flow's place, taken for it if need be; `None`: the common queue.
     #[inline]
-    pub fn place(&mut self, lists: &mut FlowLists, owner: u32, hash: u32) -> Option<u32> {
+    pub fn place(&mut self, lists: &mut FlowLists, common: &Queue, owner: u32, hash: u32) -> Option<u32> {
         let (first, tag) = self.set_of(owner, hash);
         let (mut same, mut free) = (0_u32, 0_u32);
         for (at, other) in self.tags[first..first + SET].iter().enumerate() {
@@ -82,22 +88,40 @@ impl Flows {
             }
             same &= same - 1;
         }
-        if free == 0 {
-            return self.shared(first, owner);
+        if free == 0 || self.hosts != 0 || !common.is_empty() {
+            let is_new = common.is_empty();
+            let host = self.host(first, owner, free == 0 && is_new);
+            if host.is_some() || free == 0 || !is_new {
+                return host;
+            }
         }
         let at = free.trailing_zeros() as usize;
         let at = first + at;
         self.tags[at] = tag;
         let flow = &mut self.flows[at];
-        *flow = Flow { owner, hash, deficit: QUANTUM, codel: codel::State::default(), next: NIL, ..*flow };
+        let codel = codel::State::default();
+        *flow = Flow { owner, hash, deficit: QUANTUM, codel, next: NIL, is_host: false, ..*flow };
         self.push(&mut lists.new, at as u32);
         Some(at as u32)
     }
 
-    /// A place of a full set that a flow of the same class has.
+    /// A flow of the same class to wait with: one with which others may be waiting, or any.
     #[cold]
-    fn shared(&self, first: usize, owner: u32) -> Option<u32> {
-        (first..first + SET).find(|at| self.flows[*at].owner == owner).map(|at| at as u32)
+    fn host(&mut self, first: usize, owner: u32, or_any: bool) -> Option<u32> {
+        let set = &mut self.flows[first..first + SET];
+        let mut any = None;
+        for (at, flow) in (first as u32..).zip(set).filter(|(_, flow)| flow.owner == owner) {
+            if flow.is_host && !flow.queue.is_empty() {
+                return Some(at);
+            }
+            // What waited with it has gone: others may choose anew.
+            self.hosts -= usize::from(std::mem::take(&mut flow.is_host));
+            any = any.or(Some(at));
+        }
+        let at = if or_any { any? } else { return None };
+        self.flows[at as usize].is_host = true;
+        self.hosts += 1;
+        Some(at)
     }
 
     /// The first place that a flow may have, and its tag.
@@ -144,7 +168,7 @@ impl Flows {
                 flow.next = NIL;
                 self.push(&mut lists.old, at);
             } else {
-                flow.owner = NIL;
+                self.hosts -= usize::from(flow.leave());
                 self.tags[at as usize] = 0;
             }
         }
@@ -163,7 +187,7 @@ impl Flows {
     pub fn forget(&mut self, lists: &mut FlowLists) {
         for mut at in [lists.new.0, lists.old.0] {
             while let Some(flow) = self.flows.get_mut(at as usize) {
-                flow.owner = NIL;
+                self.hosts -= usize::from(flow.leave());
                 self.tags[at as usize] = 0;
                 at = flow.next;
             }
@@ -183,5 +207,14 @@ impl Flows {
             None => list.0 = at,
         }
         list.1 = at;
+    }
+}
+
+impl Flow {
+    /// Its place is free; whether others waited with it.
+    #[inline(always)]
+    const fn leave(&mut self) -> bool {
+        self.owner = NIL;
+        std::mem::replace(&mut self.is_host, false)
     }
 }

@@ -216,7 +216,7 @@ impl Scheduler {
             None => store.push(queue, packet, size, since)?,
             Some(of) => {
                 let lists = &mut self.lists[leaf * self.flow_classes + usize::from(of)];
-                match self.flows.place(lists, at as u32, packet.flow) {
+                match self.flows.place(lists, queue, at as u32, packet.flow) {
                     None => store.push(queue, packet, size, since)?,
                     Some(flow) => {
                         store.push(&mut self.flows.at(flow).queue, packet, size, since)?;

@@ -1,6 +1,7 @@
 mod invariants;
 mod lab;
 mod model;
+mod order;
 
 use super::*;
 use crate::packet::Stock;

@@ -19,6 +19,8 @@ pub struct Sent {
     pub tos: u8,
     /// When it was offered.
     pub since: u64,
+    /// Which of all that were offered.
+    pub number: u32,
 }
 
 pub struct Lab {
@@ -129,6 +131,7 @@ impl Lab {
             octets: packet.len + u32::from(packet.overhead),
             tos: packet.tos,
             since: packet.arrived.0,
+            number: packet.generation,
         }));
         &self.sent[before..]
     }
@@ -139,16 +142,16 @@ impl Lab {
         while self.now < end {
             self.now += step;
             let new = self.poll(usize::MAX).to_vec();
-            for sent in new {
-                let into = (sent.into != TunnelId::NONE.0).then_some(sent.into);
-                let class = sent.class as u8;
-                self.offer(Offer {
-                    into,
-                    flow: sent.flow,
-                    tos: sent.tos,
-                    ..Offer::of(sent.tenant, class, sent.octets)
-                });
-            }
+            self.again(&new);
+        }
+    }
+
+    /// Offers packets like those that left.
+    pub fn again(&mut self, sent: &[Sent]) {
+        for sent in sent {
+            let into = (sent.into != TunnelId::NONE.0).then_some(sent.into);
+            let like = Offer::of(sent.tenant, sent.class as u8, sent.octets);
+            self.offer(Offer { into, flow: sent.flow, tos: sent.tos, ..like });
         }
     }
 
