@@ -177,6 +177,8 @@ impl Scheduler {
             caps.refill(now);
             let leaf = *leaf;
             if self.leaves[leaf as usize].state == State::Bound {
+                // Its tenant may have been looked at last when it had no tokens.
+                self.tenants[usize::from(self.leaves[leaf as usize].tenant)].refill(now);
                 self.file(leaf, now);
             }
         }

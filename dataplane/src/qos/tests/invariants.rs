@@ -2,7 +2,7 @@
 
 use super::lab::{Lab, Offer, PORT, rate, spec};
 use crate::packet::{DropReason, Exit, Time};
-use crate::qos::{Aqm, Codel, Limit, PacketRate, Red, Service, Spec, TunnelSpec};
+use crate::qos::{Aqm, Codel, LeafSpec, Limit, PacketRate, Red, Service, Spec, TunnelSpec};
 use proptest::prelude::*;
 
 const MS: u64 = 1_000_000;
@@ -313,6 +313,24 @@ fn a_slow_port_leaves_room_for_others() {
     assert!((590..=610).contains(&lab.shaper.waiting()), "{}", lab.shaper.waiting());
     assert!(lab.exits.drain().all(|(_, exit)| exit == Exit::Drop(DropReason::QueueFull)));
     lab.assert_sound();
+}
+
+/// Q6 where a pair's bound and its tenant's limit open while nobody looks: neither keeps back what the other lets go.
+#[test]
+fn a_pair_is_not_kept_back_by_what_its_tenant_had_before() {
+    let mut spec = spec(None, &[(None, limit(64_000_000), 1)]);
+    spec.tunnels.push(TunnelSpec { name: "t".into(), cap: Limit::NONE });
+    let bound = Limit { burst: Some(3_000), ..limit(16_000_000) };
+    spec.leaves.push(LeafSpec { tenant: 0, tunnel: None, limit: bound });
+    let mut lab = Lab::new(spec);
+    // The first packet takes the pair's burst and twice as much; all three take the tenant's, 18,000, to the last octet.
+    for (into, octets) in [(None, 6_000), (Some(0), 5_000), (None, 100), (Some(0), 7_000)] {
+        lab.offer(Offer { into, ..Offer::of(0, 2, octets) });
+    }
+    assert_eq!(lab.poll(usize::MAX).len(), 3);
+    // 3,000 octets take a millisecond and a half, and the wheel a tick.
+    lab.now += 1_500_000 + 2 * 512;
+    assert_eq!(lab.poll(usize::MAX).len(), 1);
 }
 
 /// The worker may sleep until then, and has missed nothing.

@@ -115,8 +115,10 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What bounds a packet: link apart.
+/// What bounds a packet.
 struct Bounds {
+    /// On the wire, of all packets.
+    link: Vec<(bool, Exact)>,
     tenants: Vec<Vec<(bool, Exact)>>,
     tunnels: Vec<Vec<(bool, Exact)>>,
     own: HashMap<(u16, u16), Vec<(bool, Exact)>>,
@@ -125,6 +127,7 @@ struct Bounds {
 impl Bounds {
     fn of(spec: &Spec) -> Self {
         Self {
+            link: Exact::of(&Limit { rate: spec.ports[0].rate, ..Limit::NONE }),
             tenants: spec.tenants.iter().map(|tenant| Exact::of(&tenant.limit)).collect(),
             tunnels: spec.tunnels.iter().map(|tunnel| Exact::of(&tunnel.cap)).collect(),
             own: spec
@@ -135,6 +138,12 @@ impl Bounds {
         }
     }
 
+    fn all(&mut self) -> impl Iterator<Item = &mut Exact> {
+        let nodes = self.tenants.iter_mut().chain(&mut self.tunnels).chain(self.own.values_mut());
+        nodes.chain([&mut self.link]).flatten().map(|(_, bucket)| bucket)
+    }
+
+    /// Those of a packet, but for the link.
     fn above(&mut self, tenant: u16, into: u16) -> impl Iterator<Item = &mut (bool, Exact)> {
         let tunnel = self.tunnels.get_mut(usize::from(into)).into_iter().flatten();
         let own = self.own.get_mut(&(tenant, into)).into_iter().flatten();
@@ -156,8 +165,6 @@ proptest! {
     /// be (Q12), and nothing lost (Q13).
     #[test]
     fn keeps_every_promise(first in any_spec(), steps in vec(step(), 1..250)) {
-        let link_is_bounded = |spec: &Spec| spec.ports[0].rate.is_some();
-        let mut bounded_link = link_is_bounded(&first);
         let mut bounds = Bounds::of(&first);
         let mut lab = Lab::new(first);
         let mut waiting: HashMap<Flow, VecDeque<(u64, u32, u8)>> = HashMap::new();
@@ -199,9 +206,17 @@ proptest! {
                             prop_assert!(bucket.level > 0, "{bucket:?} at {now} by {packet:?}");
                             bucket.level -= if *is_octets { i128::from(packet.octets) * bucket.unit } else { bucket.unit };
                         }
+                        for (_, link) in &mut bounds.link {
+                            link.refill(now);
+                            prop_assert!(link.level > 0, "{link:?} at {now} by {packet:?}");
+                            link.level -= i128::from((packet.octets + 38).max(84)) * link.unit;
+                        }
                     }
-                    let idle = sent.len() < 64 && sent.len() < room && !bounded_link && conserves;
-                    if idle {
+                    let link_was_open = bounds.link.iter_mut().all(|(_, link)| {
+                        link.refill(now);
+                        link.was_open(now)
+                    });
+                    if sent.len() < 64 && sent.len() < room && link_was_open && conserves {
                         for ((tenant, into, ..), queue) in &waiting {
                             let open = bounds.above(*tenant, *into).all(|(_, bucket)| {
                                 let mut then = bucket.clone();
@@ -214,11 +229,9 @@ proptest! {
                     }
                 }
                 Step::Change(next) => {
-                    bounded_link = link_is_bounded(&next);
                     lab.adopt(*next.clone());
                     prop_assert_eq!(lab.exits.drain().count(), 0, "the buffer is as large as before");
-                    let all = bounds.tenants.iter_mut().chain(&mut bounds.tunnels).chain(bounds.own.values_mut());
-                    all.flatten().for_each(|(_, bucket)| bucket.refill(lab.now));
+                    bounds.all().for_each(|bucket| bucket.refill(lab.now));
                     let old = std::mem::replace(&mut bounds, Bounds::of(&next));
                     // Levels go on where a bucket was and is, in whichever unit; a new one is full.
                     let carry = |new: &mut Vec<(bool, Exact)>, old: &[(bool, Exact)]| {
@@ -231,6 +244,7 @@ proptest! {
                     };
                     for (new, old) in bounds.tenants.iter_mut().zip(&old.tenants) { carry(new, old); }
                     for (new, old) in bounds.tunnels.iter_mut().zip(&old.tunnels) { carry(new, old); }
+                    carry(&mut bounds.link, &old.link);
                     for (leaf, new) in &mut bounds.own {
                         if let Some(old) = old.own.get(leaf) { carry(new, old); }
                     }
@@ -238,8 +252,7 @@ proptest! {
                 Step::Jump(back) => {
                     let hour = 3_600_000_000_000;
                     // What was earned until then is had; going back earns nothing, going ahead no more than the burst.
-                    let all = bounds.tenants.iter_mut().chain(&mut bounds.tunnels).chain(bounds.own.values_mut());
-                    for (_, bucket) in all.flatten() {
+                    for bucket in bounds.all() {
                         bucket.refill(lab.now);
                         if back {
                             bucket.last = lab.now.saturating_sub(hour);
