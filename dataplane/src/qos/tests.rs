@@ -1,7 +1,11 @@
+mod buffers;
+mod conformance;
 mod invariants;
 mod lab;
+mod marks;
 mod model;
 mod order;
+mod shares;
 
 use super::*;
 use crate::packet::Stock;

@@ -222,13 +222,16 @@ struct Model {
     profile: Profile,
     committed: u128,
     second: u128,
+    /// In billionths of one.
+    packets: u128,
     last: u128,
 }
 
 impl Model {
     fn colour(&mut self, octets: u32, came: Colour, now: u64) -> Colour {
         const OCTET: u128 = 8_000_000_000;
-        let Profile { kind, cir, pir, cbs, pbs, colour_aware, .. } = self.profile;
+        const PACKET: u128 = 1_000_000_000;
+        let Profile { kind, cir, pir, cbs, pbs, packets, colour_aware, .. } = self.profile;
         let (cbs, pbs) = (u128::from(cbs) * OCTET, u128::from(pbs) * OCTET);
         let elapsed = u128::from(now).saturating_sub(self.last);
         self.last = self.last.max(now.into());
@@ -236,8 +239,10 @@ impl Model {
         self.committed = total.min(cbs);
         let second = if kind == Rfc2697 { total - self.committed } else { u128::from(pir) * elapsed };
         self.second = (self.second + second).min(pbs);
+        self.packets = (self.packets + u128::from(packets) * elapsed).min(Self::most_packets(packets));
         let (size, came) = (u128::from(octets) * OCTET, if colour_aware { came } else { Green });
         let colour = match kind {
+            _ if packets != 0 && self.packets < PACKET => Red,
             Rfc2698 if came == Red || size > self.second => Red,
             Rfc2698 if came == Yellow || size > self.committed => Yellow,
             Rfc2698 => Green,
@@ -251,7 +256,15 @@ impl Model {
         if colour == Yellow || (colour == Green && kind == Rfc2698) {
             self.second -= size;
         }
+        if colour != Red {
+            self.packets = self.packets.saturating_sub(PACKET);
+        }
         colour
+    }
+
+    /// Those of 10 ms, and 64 at least.
+    fn most_packets(packets: u32) -> u128 {
+        (u128::from(packets) * 10_000_000).max(64_000_000_000)
     }
 }
 
@@ -260,9 +273,11 @@ fn profiles() -> impl Strategy<Value = Profile> {
     let kind = select(vec![Rfc2697, Rfc2698, Rfc4115]);
     let rate = select(vec![1, 7_999, 1_000_003, 100_000_000, 3_333_333_333, 400_000_000_000, 1_600_000_000_000]);
     let burst = || select(vec![0_u32, 64, 1_500, 18_000, 1_000_000, Profile::MOST_BURST]);
-    (kind, rate, 1..4_u64, burst(), burst(), any::<bool>()).prop_map(|(kind, cir, times, cbs, pbs, colour_aware)| {
+    let packets = select(vec![0_u32, 0, 1, 9_999, 1_000_003, u32::MAX]);
+    let many = (kind, rate, 1..4_u64, burst(), burst(), packets, any::<bool>());
+    many.prop_map(|(kind, cir, times, cbs, pbs, packets, colour_aware)| {
         let pir = if kind == Rfc2697 { 0 } else { cir * times };
-        Profile { kind, cir, pir, cbs, pbs, colour_aware, ..profile(kind) }
+        Profile { kind, cir, pir, cbs, pbs, packets, colour_aware, ..profile(kind) }
     })
 }
 
@@ -271,20 +286,27 @@ fn gap() -> impl Strategy<Value = i64> {
     prop_oneof![4 => Just(0_i64), 8 => 0..2_000_i64, 4 => 0..10_000_000_i64, 1 => -1_000_000..0_i64, 1 => 0..=i64::MAX / 400]
 }
 
+/// Gaps that let buckets empty, of packets too: a long one fills them.
+fn busy() -> impl Strategy<Value = i64> {
+    prop_oneof![4 => Just(0_i64), 8 => 0..2_000_i64, 1 => -1_000..0_i64]
+}
+
 fn came() -> impl Strategy<Value = Colour> {
     select(vec![Green, Green, Yellow, Red])
 }
 
 proptest! {
-    /// Bit for bit what the RFCs say, over any time: Q11 and Q14.
+    /// Q11 and Q14: bit for bit what the RFCs say, and no more packets than the rate of packets, over any time, backwards too.
     #[test]
     fn colours_are_those_of_the_rfcs(
         profile in profiles(),
-        packets in vec((gap(), 0..=9_000_u32, came()), 1..300),
+        packets in prop_oneof![vec((gap(), 0..=9_000_u32, came()), 1..300), vec((busy(), 0..=9_000_u32, came()), 1..300)],
     ) {
         let mut policer = Policer::new(&profile);
         let full = |burst: u32| u128::from(burst) * 8_000_000_000;
-        let mut model = Model { profile, committed: full(profile.cbs), second: full(profile.pbs), last: 0 };
+        let packets_at_once = Model::most_packets(profile.packets);
+        let (committed, second) = (full(profile.cbs), full(profile.pbs));
+        let mut model = Model { profile, committed, second, packets: packets_at_once, last: 0 };
         let mut now = 0_i64;
         for (gap, octets, came) in packets {
             now = (now + gap).max(0);
