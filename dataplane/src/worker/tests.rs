@@ -17,6 +17,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use wire::{Be16, Ipv4, header_mut};
 
+mod crossing;
+
 const ETHERNET: usize = 14;
 
 fn vxlan(id: TunnelId, inner: &[u8]) -> Vec<u8> {
