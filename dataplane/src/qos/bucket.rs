@@ -21,6 +21,9 @@ const OCTET_BITS: u32 = 32;
 const PACKET_BITS: u32 = 48;
 
 impl Bucket {
+    /// Open as long as nothing is spent.
+    const OPEN: Self = Self { level: 1, earns: 0, burst: 1 };
+
     /// A full bucket of octets.
     pub fn octets(rate: Rate, burst: u32) -> Self {
         let burst = i64::from(burst.min(i32::MAX as u32)) << OCTET_BITS;
@@ -42,16 +45,16 @@ impl Bucket {
         self.level = if earned >= u128::from(lacks) { self.burst } else { self.level.wrapping_add(earned as i64) };
     }
 
-    /// Spends octets.
+    /// Spends octets. What is spent while it is open is a packet at most, and far from what a level can hold.
     #[inline(always)]
-    pub fn spend_octets(&mut self, octets: u32) {
-        self.level = self.level.saturating_sub(i64::from(octets) << OCTET_BITS);
+    pub const fn spend_octets(&mut self, octets: u32) {
+        self.level = self.level.wrapping_sub((octets as i64) << OCTET_BITS);
     }
 
-    /// Spends a packet.
+    /// Spends packets.
     #[inline(always)]
-    pub fn spend_packet(&mut self) {
-        self.level = self.level.saturating_sub(1 << PACKET_BITS);
+    pub const fn spend_packets(&mut self, packets: u8) {
+        self.level = self.level.wrapping_sub((packets as i64) << PACKET_BITS);
     }
 
     /// Whether a packet may go.
@@ -83,9 +86,9 @@ impl Bucket {
     }
 }
 
-/// What bounds a node: octets and packets per second, either or both.
+/// What bounds a node: octets and packets per second, either or both. The bucket of what is not bounded is open for ever.
 #[repr(align(64))]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caps {
     octets: Bucket,
     packets: Bucket,
@@ -95,24 +98,22 @@ pub struct Caps {
     has_packets: bool,
 }
 
+impl Default for Caps {
+    fn default() -> Self {
+        Self::new(&Limit::NONE)
+    }
+}
+
 impl Caps {
     /// Full buckets for a limit.
     pub fn new(limit: &Limit) -> Self {
         Self {
-            octets: limit.rate.map_or_else(Bucket::default, |rate| Bucket::octets(rate, limit.burst_of(rate))),
-            packets: limit
-                .packets
-                .map_or_else(Bucket::default, |rate| Bucket::packets(rate, limit.packet_burst_of(rate))),
+            octets: limit.rate.map_or(Bucket::OPEN, |rate| Bucket::octets(rate, limit.burst_of(rate))),
+            packets: limit.packets.map_or(Bucket::OPEN, |rate| Bucket::packets(rate, limit.packet_burst_of(rate))),
             last: 0,
             has_octets: limit.rate.is_some(),
             has_packets: limit.packets.is_some(),
         }
-    }
-
-    /// Whether there is anything to keep to.
-    #[inline(always)]
-    pub const fn is_bounded(&self) -> bool {
-        self.has_octets || self.has_packets
     }
 
     /// Nanoseconds since this was last asked, and the level of that moment. Under a clock that went back nothing is
@@ -124,30 +125,22 @@ impl Caps {
         }
         let elapsed = now.0.saturating_sub(self.last);
         self.last = now.0;
-        if self.has_octets {
-            self.octets.earn(elapsed);
-        }
-        if self.has_packets {
-            self.packets.earn(elapsed);
-        }
+        self.octets.earn(elapsed);
+        self.packets.earn(elapsed);
         elapsed
     }
 
     /// Whether a packet may go.
     #[inline(always)]
     pub const fn is_open(&self) -> bool {
-        (!self.has_octets || self.octets.is_open()) && (!self.has_packets || self.packets.is_open())
+        self.octets.is_open() & self.packets.is_open()
     }
 
     /// A packet went.
     #[inline(always)]
     pub fn spend(&mut self, octets: u32) {
-        if self.has_octets {
-            self.octets.spend_octets(octets);
-        }
-        if self.has_packets {
-            self.packets.spend_packet();
-        }
+        self.octets.spend_octets(octets * u32::from(self.has_octets));
+        self.packets.spend_packets(self.has_packets.into());
     }
 
     /// Nanoseconds until a packet may go.

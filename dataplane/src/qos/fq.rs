@@ -1,12 +1,11 @@
 //! Queues of single flows under a class: FQ-CoDel (RFC 8290), over one table for all classes of a port.
 //!
-//! A flow's place is one of eight that its hash allows. When strangers have all eight it waits in its class's common
-//! queue; when its own class has one of them, with that flow. While something waits there, flows without a place do so
-//! too, or a flow that finds one at last would overtake itself.
+//! A flow's place is one of eight that its hash allows. When others have all eight it waits in its class's common queue,
+//! and from then on so does every flow without a place until that queue is empty: none overtakes itself.
 
 use super::codel;
 use super::list::NIL;
-use super::store::Queue;
+use super::store::{Queue, Store, Taken};
 
 /// Flows that have or had packets lately.
 #[derive(Debug)]
@@ -14,8 +13,6 @@ pub struct Flows {
     flows: Box<[Flow]>,
     /// What each place is taken by, mixed into a number; 0: free. Eight of them are half a line of memory.
     tags: Box<[u32]>,
-    /// Flows that others wait with, or waited.
-    hosts: usize,
 }
 
 /// One flow of one class of one leaf.
@@ -32,8 +29,6 @@ pub struct Flow {
     /// Which class of which leaf; `NIL`: free.
     owner: u32,
     hash: u32,
-    /// Flows without a place of their own wait with it, or waited.
-    is_host: bool,
 }
 
 /// The flows of one class of one leaf: those that have just begun go before the others.
@@ -43,11 +38,13 @@ pub struct FlowLists {
     old: (u32, u32),
     /// The common queue has had its turn.
     common: bool,
+    /// The common queue has packets of flows that found no place.
+    overflows: bool,
 }
 
 impl Default for FlowLists {
     fn default() -> Self {
-        Self { new: (NIL, NIL), old: (NIL, NIL), common: false }
+        Self { new: (NIL, NIL), old: (NIL, NIL), common: false, overflows: false }
     }
 }
 
@@ -66,15 +63,14 @@ impl Flows {
             next: NIL,
             owner: NIL,
             hash: 0,
-            is_host: false,
         };
         let count = flows.next_power_of_two().max(SET);
-        Self { flows: vec![free; count].into(), tags: vec![0; count].into(), hosts: 0 }
+        Self { flows: vec![free; count].into(), tags: vec![0; count].into() }
     }
 
     /// A flow's place, taken for it if need be; `None`: the common queue.
     #[inline]
-    pub fn place(&mut self, lists: &mut FlowLists, common: &Queue, owner: u32, hash: u32) -> Option<u32> {
+    pub fn place(&mut self, lists: &mut FlowLists, owner: u32, hash: u32) -> Option<u32> {
         let (first, tag) = self.set_of(owner, hash);
         let (mut same, mut free) = (0_u32, 0_u32);
         for (at, other) in self.tags[first..first + SET].iter().enumerate() {
@@ -88,40 +84,16 @@ impl Flows {
             }
             same &= same - 1;
         }
-        if free == 0 || self.hosts != 0 || !common.is_empty() {
-            let is_new = common.is_empty();
-            let host = self.host(first, owner, free == 0 && is_new);
-            if host.is_some() || free == 0 || !is_new {
-                return host;
-            }
+        if free == 0 || lists.overflows {
+            lists.overflows = true;
+            return None;
         }
-        let at = free.trailing_zeros() as usize;
-        let at = first + at;
+        let at = first + free.trailing_zeros() as usize;
         self.tags[at] = tag;
         let flow = &mut self.flows[at];
-        let codel = codel::State::default();
-        *flow = Flow { owner, hash, deficit: QUANTUM, codel, next: NIL, is_host: false, ..*flow };
+        *flow = Flow { owner, hash, deficit: QUANTUM, codel: codel::State::default(), next: NIL, ..*flow };
         self.push(&mut lists.new, at as u32);
         Some(at as u32)
-    }
-
-    /// A flow of the same class to wait with: one with which others may be waiting, or any.
-    #[cold]
-    fn host(&mut self, first: usize, owner: u32, or_any: bool) -> Option<u32> {
-        let set = &mut self.flows[first..first + SET];
-        let mut any = None;
-        for (at, flow) in (first as u32..).zip(set).filter(|(_, flow)| flow.owner == owner) {
-            if flow.is_host && !flow.queue.is_empty() {
-                return Some(at);
-            }
-            // What waited with it has gone: others may choose anew.
-            self.hosts -= usize::from(std::mem::take(&mut flow.is_host));
-            any = any.or(Some(at));
-        }
-        let at = if or_any { any? } else { return None };
-        self.flows[at as usize].is_host = true;
-        self.hosts += 1;
-        Some(at)
     }
 
     /// The first place that a flow may have, and its tag.
@@ -138,14 +110,14 @@ impl Flows {
         sys::prefetch_read(&self.tags[self.set_of(owner, hash).0]);
     }
 
-    /// The flow whose turn it is, with a packet; `None`: the common queue's.
+    /// The flow whose turn it is, with a packet; `None`: the common queue's. What has its turn without a packet that
+    /// leaves keeps it.
     #[inline]
-    pub fn turn(&mut self, lists: &mut FlowLists, common: &Queue) -> Option<u32> {
-        if !common.is_empty() {
-            lists.common = !lists.common;
-            if lists.common {
-                return None;
-            }
+    fn turn(&mut self, lists: &mut FlowLists, common: &Queue) -> Option<u32> {
+        if common.is_empty() {
+            lists.overflows = false;
+        } else if !lists.common {
+            return None;
         }
         loop {
             let is_new = lists.new.0 != NIL;
@@ -168,10 +140,36 @@ impl Flows {
                 flow.next = NIL;
                 self.push(&mut lists.old, at);
             } else {
-                self.hosts -= usize::from(flow.leave());
+                flow.owner = NIL;
                 self.tags[at as usize] = 0;
             }
         }
+    }
+
+    /// Takes out the class's next packet, if it has at most `room` chunks: with the octets behind it, and what says when
+    /// its queue signals. `common` is the common queue, and the sum of all.
+    #[inline]
+    pub fn take<'a>(
+        &'a mut self,
+        lists: &mut FlowLists,
+        common: &mut Queue,
+        codel: &'a mut codel::State,
+        store: &mut Store,
+        room: usize,
+    ) -> (Option<Taken>, u32, &'a mut codel::State) {
+        let Some(place) = self.turn(lists, common) else {
+            let taken = store.unlink(common, room);
+            lists.common |= taken.is_some();
+            return (taken, common.octets(), codel);
+        };
+        let flow = &mut self.flows[place as usize];
+        let taken = store.unlink(&mut flow.queue, room);
+        if let Some(Taken { size, .. }) = &taken {
+            common.count(*size, false);
+            flow.deficit -= size.octets() as i32;
+            lists.common = false;
+        }
+        (taken, flow.queue.octets(), &mut flow.codel)
     }
 
     /// Asks for the memory of the flow that is likely to be next.
@@ -187,7 +185,7 @@ impl Flows {
     pub fn forget(&mut self, lists: &mut FlowLists) {
         for mut at in [lists.new.0, lists.old.0] {
             while let Some(flow) = self.flows.get_mut(at as usize) {
-                self.hosts -= usize::from(flow.leave());
+                flow.owner = NIL;
                 self.tags[at as usize] = 0;
                 at = flow.next;
             }
@@ -207,14 +205,5 @@ impl Flows {
             None => list.0 = at,
         }
         list.1 = at;
-    }
-}
-
-impl Flow {
-    /// Its place is free; whether others waited with it.
-    #[inline(always)]
-    const fn leave(&mut self) -> bool {
-        self.owner = NIL;
-        std::mem::replace(&mut self.is_host, false)
     }
 }

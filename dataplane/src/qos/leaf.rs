@@ -55,6 +55,8 @@ pub struct Leaf {
     pub bounded: bool,
     /// It is in its way's list of green leaves.
     pub in_green: bool,
+    /// Classes whose packets have flow queues: the only packet of a class needs none.
+    pub flowing: u8,
     /// What each class may still send in its turn, in units of four octets.
     pub deficits: [i16; Class::COUNT],
 }
@@ -78,6 +80,7 @@ impl Leaf {
             state: State::Idle,
             bounded: false,
             in_green: false,
+            flowing: 0,
             deficits: [0; Class::COUNT],
         }
     }
@@ -160,7 +163,7 @@ pub struct Tenant {
 
 /// Octets of a turn of weight 1.
 pub const QUANTUM: i32 = 1514;
-/// Of a guarantee, that make a tenant green.
+/// Of a guarantee, that make a tenant green, but no less than a packet: all its leaves go between lists for it.
 const THRESHOLD_NS: u64 = 10_000;
 
 impl Tenant {
@@ -171,9 +174,9 @@ impl Tenant {
             caps: Caps::new(&spec.limit),
             guarantee: spec.guarantee.map_or_else(Bucket::default, |rate| Bucket::octets(rate, burst(rate))),
             leaves: List::default(),
-            threshold: spec
-                .guarantee
-                .map_or(0, |rate| rate.octets_in(THRESHOLD_NS).min(u64::from(burst(rate)) / 2) as u32),
+            threshold: spec.guarantee.map_or(0, |rate| {
+                rate.octets_in(THRESHOLD_NS).max(QUANTUM as u64).min(u64::from(burst(rate)) / 2) as u32
+            }),
             marked: 0,
             dropped: 0,
             refused: 0,

@@ -23,7 +23,7 @@ use super::leaf::{ClassQueue, Discipline, GREEN, Leaf, QUANTUM, Signal, State, T
 use super::list::{List, NIL};
 use super::red::Random;
 use super::spec::{Account, Limit, PortSpec, Rate, Spec};
-use super::store::{Size, Store, Taken};
+use super::store::{Size, Store, Sum, Taken};
 use super::wheel::Wheel;
 use crate::packet::{Batch, Class, DropReason, Exit, Exits, Packet, Time, TunnelId};
 use std::sync::Arc;
@@ -48,6 +48,8 @@ pub struct Scheduler {
     own: Box<[(u32, Caps)]>,
     classes: [Discipline; Class::COUNT],
     strict: u8,
+    /// Classes with flow queues.
+    flow_mask: u8,
     flows: Flows,
     /// By leaf, and of one leaf by class with flow queues.
     lists: Box<[FlowLists]>,
@@ -73,6 +75,8 @@ struct Departure<'a> {
     /// Which of `out` are to be marked: once their memory is there.
     marks: u64,
     now: Time,
+    /// What has left its queue.
+    gone: Sum,
 }
 
 /// Flow queues of a port at most.
@@ -120,6 +124,7 @@ impl Scheduler {
         }
         let caps =
             |at: usize| at.checked_sub(1).map_or_else(Caps::default, |tunnel| Caps::new(&spec.tunnels[tunnel].cap));
+        let has_flows = |(at, class): (usize, &Discipline)| u8::from(class.flows.is_some()) << at;
         let strict = |(at, class): (usize, &Discipline)| u8::from(class.stretch != 0) << at;
         Self {
             link: Caps::new(&Limit { rate: port.rate, ..Limit::NONE }),
@@ -132,6 +137,7 @@ impl Scheduler {
             flows: Flows::new(flows),
             flow_classes,
             wheel: Wheel::new(ways + tenants + own.len()),
+            flow_mask: classes.iter().enumerate().map(has_flows).sum(),
             strict: classes.iter().enumerate().map(strict).sum(),
             leaves,
             own: own.into_iter().map(|(leaf, caps, _)| (leaf, caps)).collect(),
@@ -177,7 +183,7 @@ impl Scheduler {
         if let Some(tenant) = self.tenants.get(packet.tenant.index()) {
             tenant.prefetch();
         }
-        if self.classes[packet.class.index()].flows.is_some() {
+        if self.flow_mask >> packet.class.index() & 1 != 0 {
             self.flows.prefetch(at as u32, packet.flow);
         }
     }
@@ -201,36 +207,54 @@ impl Scheduler {
         since: Time,
         now: Time,
     ) -> Result<(), Box<Packet>> {
-        let leaf = self.leaf_of(&packet);
+        let index = self.leaf_of(&packet);
         let class = packet.class.index();
         let size = Size::of(&packet);
-        let at = leaf * Class::COUNT + class;
-        let discipline = &self.classes[class];
-        let queue = &mut self.queues[at].queue;
-        if !store.admits(queue, discipline.alpha, size) || !store.admits(&self.backlog, PORT_ALPHA, size) {
-            let tenant = usize::from(self.leaves[leaf].tenant);
-            self.tenants[tenant].refused += 1;
+        let leaf = &mut self.leaves[index];
+        let line = &mut self.queues[index * Class::COUNT + class];
+        let alpha = self.classes[class].alpha;
+        if !store.admits(&line.queue, alpha, size) || !store.admits(&self.backlog, PORT_ALPHA, size) {
+            self.tenants[usize::from(leaf.tenant)].refused += 1;
             return Err(packet);
         }
-        match discipline.flows {
-            None => store.push(queue, packet, size, since)?,
-            Some(of) => {
-                let lists = &mut self.lists[leaf * self.flow_classes + usize::from(of)];
-                match self.flows.place(lists, queue, at as u32, packet.flow) {
-                    None => store.push(queue, packet, size, since)?,
-                    Some(flow) => {
-                        store.push(&mut self.flows.at(flow).queue, packet, size, since)?;
-                        queue.count(size, true);
-                    }
-                }
-            }
+        // A class's only packet needs no flow queue; the next ones go behind it, whichever their flow.
+        if self.flow_mask & leaf.mask & 1 << class == 0 {
+            store.push(&mut line.queue, packet, size, since)?;
+        } else {
+            self.put_in_flow(index, class, packet, size, store, since)?;
         }
         self.backlog.count(size, true);
         self.waiting += 1;
-        let leaf_line = &mut self.leaves[leaf];
-        leaf_line.mask |= 1 << class;
-        if leaf_line.state == State::Idle {
-            self.activate(leaf as u32, now);
+        let leaf = &mut self.leaves[index];
+        leaf.mask |= 1 << class;
+        if leaf.state == State::Idle {
+            self.activate(index as u32, now);
+        }
+        Ok(())
+    }
+
+    /// Takes a packet into the queue of its flow.
+    #[inline]
+    fn put_in_flow(
+        &mut self,
+        leaf: usize,
+        class: usize,
+        packet: Box<Packet>,
+        size: Size,
+        store: &mut Store,
+        since: Time,
+    ) -> Result<(), Box<Packet>> {
+        let at = leaf * Class::COUNT + class;
+        let of = self.classes[class].flows.unwrap_or_default();
+        let lists = &mut self.lists[leaf * self.flow_classes + usize::from(of)];
+        self.leaves[leaf].flowing |= 1 << class;
+        let queue = &mut self.queues[at].queue;
+        match self.flows.place(lists, at as u32, packet.flow) {
+            None => store.push(queue, packet, size, since)?,
+            Some(flow) => {
+                store.push(&mut self.flows.at(flow).queue, packet, size, since)?;
+                queue.count(size, true);
+            }
         }
         Ok(())
     }
@@ -242,15 +266,19 @@ impl Scheduler {
             self.look_again(node, now);
         }
         self.link.refill(now);
-        let mut departure = Departure { out, exits, room, drops: DROPS, marks: 0, now };
+        let gone = Sum::default();
+        let mut departure = Departure { out, exits, room, drops: DROPS, marks: 0, now, gone };
         while departure.out.room() > 0 && self.link.is_open() {
             let way = if self.green.is_empty() { self.yellow.head } else { self.green.head };
             if way == NIL || !self.serve(way, store, &mut departure) {
                 break;
             }
         }
-        if departure.marks != 0 {
-            let marks = departure.marks;
+        let Departure { marks, gone, .. } = departure;
+        self.waiting -= gone.packets as usize;
+        self.backlog.subtract(gone);
+        store.give_back(gone);
+        if marks != 0 {
             let marked = |(at, _): &(usize, &mut Packet)| marks >> at & 1 != 0;
             out.iter_mut().enumerate().filter(marked).for_each(|(_, packet)| packet.frame.prefetch());
             out.iter_mut().enumerate().filter(marked).for_each(|(_, packet)| packet.set_ecn(Ecn::Ce));
@@ -267,27 +295,24 @@ impl Scheduler {
     #[inline(always)]
     fn serve(&mut self, at: u32, store: &mut Store, departure: &mut Departure<'_>) -> bool {
         let now = departure.now;
-        let alone = self.yellow.is_single();
         let way = &mut self.ways[at as usize];
-        if way.caps.is_bounded() {
-            way.caps.refill(now);
-            if !way.caps.is_open() {
-                self.shut(at, now);
-                return true;
-            }
+        way.caps.refill(now);
+        if !way.caps.is_open() {
+            self.shut(at, now);
+            return true;
         }
         let is_green = way.in_green;
-        if !is_green && way.budget <= 0 && !alone {
+        if !is_green && way.budget <= 0 && !self.yellow.is_single() {
             way.budget += way.quanta;
             self.yellow.rotate(&mut self.ways);
             return true;
         }
         let index = if is_green { way.green.head } else { way.yellow.head };
         self.look_ahead(index, is_green, store);
-        let way = &mut self.ways[at as usize];
         let leaf = &mut self.leaves[index as usize];
         let tenant = &mut self.tenants[usize::from(leaf.tenant)];
-        if !tenant.refill(now) || leaf.bounded {
+        let is_open = tenant.refill(now);
+        if !is_open | leaf.bounded {
             return self.serve_bounded(index, is_green, store, departure);
         }
         if is_green && !tenant.is_green {
@@ -296,7 +321,7 @@ impl Scheduler {
         }
         if !is_green && leaf.deficit <= 0 {
             leaf.deficit += leaf.quantum;
-            way.yellow.rotate(&mut self.leaves);
+            self.ways[at as usize].yellow.rotate(&mut self.leaves);
             return true;
         }
         self.send(index, is_green, store, departure)
@@ -330,6 +355,9 @@ impl Scheduler {
     /// The flows of the class that is likely to be next.
     #[inline(always)]
     fn lists_of(&self, at: u32, leaf: &Leaf) -> Option<&FlowLists> {
+        if leaf.flowing == 0 {
+            return None;
+        }
         let of = self.classes[leaf.mask.trailing_zeros() as usize % Class::COUNT].flows?;
         self.lists.get(at as usize * self.flow_classes + usize::from(of))
     }
@@ -370,123 +398,62 @@ impl Scheduler {
     #[inline(always)]
     fn send(&mut self, index: u32, is_green: bool, store: &mut Store, departure: &mut Departure<'_>) -> bool {
         let now = departure.now;
-        let class = self.pick(index, now);
-        let at = index as usize * Class::COUNT + class;
+        let leaf = &mut self.leaves[index as usize];
+        let Some(queues) = self.queues.get_mut(index as usize * Class::COUNT..) else { return false };
+        let Some(queues) = queues.first_chunk_mut::<{ Class::COUNT }>() else { return false };
+        let class = pick(leaf, queues, &self.classes, self.strict, now);
         let discipline = &self.classes[class];
-        let ClassQueue { queue, codel, .. } = &mut self.queues[at];
+        let line = &mut queues[class];
         let (taken, left, codel) = match discipline.flows {
-            None => (store.pop(queue, departure.room), queue.octets(), codel),
-            Some(of) => {
+            Some(of) if leaf.flowing >> class & 1 != 0 => {
                 let lists = &mut self.lists[index as usize * self.flow_classes + usize::from(of)];
-                match self.flows.turn(lists, queue) {
-                    None => (store.pop(queue, departure.room), queue.octets(), codel),
-                    Some(flow) => {
-                        let flow = self.flows.at(flow);
-                        let taken = store.pop(&mut flow.queue, departure.room);
-                        if let Some(Taken { size, .. }) = &taken {
-                            queue.count(*size, false);
-                            flow.deficit -= size.octets() as i32;
-                        }
-                        (taken, flow.queue.octets(), &mut flow.codel)
-                    }
-                }
+                self.flows.take(lists, &mut line.queue, &mut line.codel, store, departure.room)
             }
+            _ => (store.unlink(&mut line.queue, departure.room), line.queue.octets(), &mut line.codel),
         };
         let Some(Taken { packet, size, since }) = taken else { return false };
         sys::prefetch_read(&*packet);
+        departure.gone.add(size);
         let delay = now.since(since);
         self.delays.record(class, delay);
-        let mut signals = false;
+        let tenant = &mut self.tenants[usize::from(leaf.tenant)];
+        let mut packet = Some(packet);
         if delay > discipline.quiet_ns {
-            signals = match &discipline.aqm {
+            let signals = match &discipline.aqm {
                 Signal::Never => false,
                 Signal::Red(curve) => curve.signals(delay, self.random.next()),
                 Signal::Codel(parameters) => {
                     codel.signals(parameters, delay, left, now) || (delay > discipline.threshold_ns && is_capable(size))
                 }
             };
+            if signals {
+                departure.signal(&mut packet, tenant, size, discipline.drops);
+            }
         } else {
             codel.calm();
         }
-        self.waiting -= 1;
-        self.backlog.count(size, false);
-        let drops = discipline.drops;
-        let mut packet = Some(packet);
-        if signals {
-            self.signal(&mut packet, index, size, drops, departure);
-        }
-        let Some(packet) = packet else { return self.settle(index, class) };
-        departure.room -= size.chunks() as usize;
-        departure.out.push(packet);
-        self.charge(index, class, is_green, size, now);
-        self.settle(index, class)
-    }
-
-    /// The class whose turn it is. The leaf has one.
-    #[inline(always)]
-    fn pick(&mut self, index: u32, now: Time) -> usize {
-        let leaf = &mut self.leaves[index as usize];
-        if leaf.mask & leaf.mask.wrapping_sub(1) == 0 {
-            // Alone it owes nothing to others for what it sends.
-            let class = leaf.mask.trailing_zeros() as usize % Class::COUNT;
-            leaf.deficits[class] = leaf.deficits[class].max(1);
-            return class;
-        }
-        let mut strict = leaf.mask & self.strict;
-        while strict != 0 {
-            let class = strict.trailing_zeros() as usize;
-            if ahead(self.queues[index as usize * Class::COUNT + class].due, now) <= STRICT_BURST_NS << 8 {
-                return class;
+        if let Some(packet) = packet {
+            departure.push(packet, size);
+            let octets = self.account.octets(size);
+            self.link.spend(wire_octets(size));
+            let way = &mut self.ways[usize::from(leaf.way)];
+            way.caps.spend(octets);
+            tenant.caps.spend(octets);
+            if is_green {
+                tenant.guarantee.spend_octets(octets);
+                tenant.is_green = tenant.guarantee.is_open();
+            } else {
+                leaf.deficit -= octets as i32;
+                way.budget = if self.yellow.is_single() { 0 } else { way.budget - i64::from(octets) };
             }
-            strict &= strict - 1;
+            charge(leaf, line, class, octets, discipline.stretch, now);
+            if leaf.bounded
+                && let Ok(own) = self.own.binary_search_by_key(&index, |(leaf, _)| *leaf)
+            {
+                self.own[own].1.spend(octets);
+            }
         }
-        let mask = leaf.mask & !self.strict;
-        if mask == 0 {
-            return leaf.mask.trailing_zeros() as usize % Class::COUNT;
-        }
-        let mut class = usize::from(leaf.turn) % Class::COUNT;
-        while mask & 1 << class == 0 || leaf.deficits[class] <= 0 {
-            let ahead = mask & (0xfe_u8.wrapping_shl(class as u32));
-            class = if ahead != 0 { ahead } else { mask }.trailing_zeros() as usize % Class::COUNT;
-            leaf.deficits[class] += self.classes[class].quantum;
-        }
-        leaf.turn = class as u8;
-        class
-    }
-
-    /// A packet went: everything above it pays.
-    #[inline(always)]
-    fn charge(&mut self, index: u32, class: usize, is_green: bool, size: Size, now: Time) {
-        let octets = self.account.octets(size);
-        let leaf = &mut self.leaves[index as usize];
-        let tenant = &mut self.tenants[usize::from(leaf.tenant)];
-        let way = &mut self.ways[usize::from(leaf.way)];
-        self.link.spend(wire_octets(size));
-        way.caps.spend(octets);
-        tenant.caps.spend(octets);
-        if is_green {
-            tenant.guarantee.spend_octets(octets);
-            tenant.is_green = tenant.guarantee.is_open();
-        } else {
-            leaf.deficit -= octets as i32;
-            way.budget = if self.yellow.is_single() { 0 } else { way.budget - i64::from(octets) };
-        }
-        let queue = &mut self.queues[index as usize * Class::COUNT + class];
-        queue.sent_packets += 1;
-        queue.sent_octets += u64::from(octets);
-        let stretch = self.classes[class].stretch;
-        if stretch == 0 {
-            leaf.deficits[class] = leaf.deficits[class].saturating_sub(octets.div_ceil(4) as i16);
-        } else {
-            // Q16.16 ns per octet, 1/256: 2⁻²⁴ ns; kept in 1/256 ns.
-            let takes = (u64::from(octets) * u64::from(leaf.slowness) * u64::from(stretch)) >> 16;
-            queue.due = (now.0 << 8).wrapping_add(ahead(queue.due, now)).wrapping_add(takes);
-        }
-        if leaf.bounded
-            && let Some(own) = self.own_of(index)
-        {
-            self.own[own].1.spend(octets);
-        }
+        self.settle(index, class)
     }
 
     /// After a packet has left a leaf: it may have been the class's last, or the leaf's. `true`, always.
@@ -497,7 +464,10 @@ impl Scheduler {
         if self.queues[at].queue.chunks() == 0 {
             leaf.mask &= !(1 << class);
             leaf.deficits[class] = leaf.deficits[class].min(0);
-            if let Some(of) = self.classes[class].flows {
+            if leaf.flowing >> class & 1 != 0
+                && let Some(of) = self.classes[class].flows
+            {
+                leaf.flowing &= !(1 << class);
                 self.flows.forget(&mut self.lists[index as usize * self.flow_classes + usize::from(of)]);
             }
             if leaf.mask == 0 {
@@ -516,31 +486,6 @@ impl Scheduler {
         true
     }
 
-    /// A packet is to carry a signal: marked if it can be, else dropped if its class wants that.
-    #[inline]
-    fn signal(
-        &mut self,
-        packet: &mut Option<Box<Packet>>,
-        index: u32,
-        size: Size,
-        drops: bool,
-        departure: &mut Departure<'_>,
-    ) {
-        let tenant = &mut self.tenants[usize::from(self.leaves[index as usize].tenant)];
-        if is_capable(size) {
-            tenant.marked += 1;
-            departure.marks |= 1 << (departure.out.len() % Batch::SIZE);
-        } else if drops
-            && departure.drops != 0
-            && size.ecn() == Ecn::NotEct
-            && let Some(packet) = packet.take()
-        {
-            departure.drops -= 1;
-            tenant.dropped += 1;
-            departure.exits.push(packet, Exit::Drop(DropReason::EarlyDrop));
-        }
-    }
-
     #[inline]
     fn own_of(&self, leaf: u32) -> Option<usize> {
         self.own.binary_search_by_key(&leaf, |(leaf, _)| *leaf).ok()
@@ -548,20 +493,18 @@ impl Scheduler {
 
     /// The oldest packet of a class, whatever is above it: for what becomes of the queues in a change.
     pub(super) fn take(&mut self, leaf: usize, class: usize, store: &mut Store) -> Option<(Box<Packet>, Time)> {
-        let queue = &mut self.queues[leaf * Class::COUNT + class].queue;
-        let mut from = &mut *queue;
-        let mut place = None;
-        if let Some(of) = self.classes[class].flows {
-            let lists = &mut self.lists[leaf * self.flow_classes + usize::from(of)];
-            place = self.flows.turn(lists, from);
-        }
-        if let Some(flow) = place {
-            from = &mut self.flows.at(flow).queue;
-        }
-        let Taken { packet, size, since } = store.pop(from, usize::MAX)?;
-        if place.is_some() {
-            queue.count(size, false);
-        }
+        let ClassQueue { queue, codel, .. } = &mut self.queues[leaf * Class::COUNT + class];
+        let taken = match self.classes[class].flows {
+            Some(of) if self.leaves[leaf].flowing >> class & 1 != 0 => {
+                let lists = &mut self.lists[leaf * self.flow_classes + usize::from(of)];
+                self.flows.take(lists, queue, codel, store, usize::MAX).0
+            }
+            _ => store.unlink(queue, usize::MAX),
+        };
+        let Taken { packet, size, since } = taken?;
+        let mut gone = Sum::default();
+        gone.add(size);
+        store.give_back(gone);
         self.waiting -= 1;
         self.backlog.count(size, false);
         self.settle(leaf as u32, class);
@@ -617,6 +560,81 @@ impl Tenant {
         Bucket::inherit(&mut self.guarantee, &other.guarantee);
         (self.marked, self.dropped, self.refused) = (other.marked, other.dropped, other.refused);
     }
+}
+
+impl Departure<'_> {
+    /// A packet goes.
+    #[inline(always)]
+    fn push(&mut self, packet: Box<Packet>, size: Size) {
+        self.room -= size.chunks() as usize;
+        self.out.push(packet);
+    }
+
+    /// A packet is to carry a signal: marked if it can be, else dropped if its class wants that.
+    #[inline]
+    fn signal(&mut self, packet: &mut Option<Box<Packet>>, tenant: &mut Tenant, size: Size, drops: bool) {
+        if is_capable(size) {
+            tenant.marked += 1;
+            self.marks |= 1 << (self.out.len() % Batch::SIZE);
+        } else if drops
+            && self.drops != 0
+            && size.ecn() == Ecn::NotEct
+            && let Some(packet) = packet.take()
+        {
+            self.drops -= 1;
+            tenant.dropped += 1;
+            self.exits.push(packet, Exit::Drop(DropReason::EarlyDrop));
+        }
+    }
+}
+
+/// The class whose turn it is. The leaf has one.
+#[inline(always)]
+fn pick(
+    leaf: &mut Leaf,
+    queues: &[ClassQueue; Class::COUNT],
+    classes: &[Discipline; Class::COUNT],
+    strict: u8,
+    now: Time,
+) -> usize {
+    if leaf.mask & leaf.mask.wrapping_sub(1) == 0 {
+        // Alone it owes nothing to others for what it sends.
+        let class = leaf.mask.trailing_zeros() as usize % Class::COUNT;
+        leaf.deficits[class] = leaf.deficits[class].max(1);
+        return class;
+    }
+    let mut urgent = leaf.mask & strict;
+    while urgent != 0 {
+        let class = urgent.trailing_zeros() as usize % Class::COUNT;
+        if ahead(queues[class].due, now) <= STRICT_BURST_NS << 8 {
+            return class;
+        }
+        urgent &= urgent - 1;
+    }
+    let mask = leaf.mask & !strict;
+    if mask == 0 {
+        return leaf.mask.trailing_zeros() as usize % Class::COUNT;
+    }
+    let mut class = usize::from(leaf.turn) % Class::COUNT;
+    while mask & 1 << class == 0 || leaf.deficits[class] <= 0 {
+        let ahead = mask & (0xfe_u8.wrapping_shl(class as u32));
+        class = if ahead != 0 { ahead } else { mask }.trailing_zeros() as usize % Class::COUNT;
+        leaf.deficits[class] += classes[class].quantum;
+    }
+    leaf.turn = class as u8;
+    class
+}
+
+/// A packet went: its class pays. Turns are not looked at in a strict class, and the moment in no other: to reckon both
+/// is less than to guess which.
+#[inline(always)]
+fn charge(leaf: &mut Leaf, queue: &mut ClassQueue, class: usize, octets: u32, stretch: u32, now: Time) {
+    queue.sent_packets += 1;
+    queue.sent_octets += u64::from(octets);
+    leaf.deficits[class] = leaf.deficits[class].saturating_sub(octets.div_ceil(4) as i16);
+    // Q16.16 ns per octet, 1/256: 2⁻²⁴ ns; kept in 1/256 ns.
+    let takes = (u64::from(octets) * u64::from(leaf.slowness) * u64::from(stretch)) >> 16;
+    queue.due = (now.0 << 8).wrapping_add(ahead(queue.due, now)).wrapping_add(takes);
 }
 
 /// Memory that is looked at in no order wants few pages.

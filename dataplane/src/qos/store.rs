@@ -91,6 +91,13 @@ impl Queue {
         self.chunks
     }
 
+    /// Packets left that this one is the sum of.
+    #[inline(always)]
+    pub const fn subtract(&mut self, gone: Sum) {
+        self.octets = self.octets.wrapping_sub(gone.octets);
+        self.chunks = self.chunks.wrapping_sub(gone.chunks);
+    }
+
     /// A packet came into, or left, a queue that this one is the sum of.
     #[inline(always)]
     pub const fn count(&mut self, size: Size, came: bool) {
@@ -102,6 +109,25 @@ impl Queue {
             self.octets = self.octets.wrapping_sub(octets);
             self.chunks = self.chunks.wrapping_sub(chunks);
         }
+    }
+}
+
+/// Several packets.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sum {
+    /// How many.
+    pub packets: u32,
+    octets: u32,
+    chunks: u32,
+}
+
+impl Sum {
+    /// And one more.
+    #[inline(always)]
+    pub const fn add(&mut self, size: Size) {
+        self.packets += 1;
+        self.octets += size.octets();
+        self.chunks += size.chunks();
     }
 }
 
@@ -220,9 +246,18 @@ impl Store {
         Ok(())
     }
 
-    /// Takes a queue's first packet out, if it has one of at most `room` chunks.
+    /// What these packets took is free for others.
     #[inline(always)]
-    pub fn pop(&mut self, queue: &mut Queue, room: usize) -> Option<Taken> {
+    pub fn give_back(&mut self, gone: Sum) {
+        self.packets -= gone.packets as usize;
+        self.free_chunks = self.free_chunks.wrapping_add(gone.chunks);
+        self.free_octets += i64::from(gone.octets);
+    }
+
+    /// Takes a queue's first packet out, if it has one of at most `room` chunks. What it took is free for others once it
+    /// is given back.
+    #[inline(always)]
+    pub fn unlink(&mut self, queue: &mut Queue, room: usize) -> Option<Taken> {
         let at = queue.head;
         let slot = self.slots.get_mut(at as usize)?;
         let (size, since) = (slot.size, slot.since);
@@ -234,9 +269,6 @@ impl Store {
         slot.next = self.free;
         self.free = at;
         queue.count(size, false);
-        self.packets -= 1;
-        self.free_chunks = self.free_chunks.wrapping_add(size.chunks());
-        self.free_octets += i64::from(size.octets());
         Some(Taken { packet, size, since })
     }
 
