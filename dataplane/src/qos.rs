@@ -20,6 +20,7 @@ mod leaf;
 mod list;
 pub mod policer;
 mod red;
+mod ring;
 mod scheduler;
 mod spec;
 mod store;

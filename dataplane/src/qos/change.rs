@@ -2,7 +2,7 @@
 
 use super::delays::Histogram;
 use super::leaf::{Leaf, State};
-use super::list::NIL;
+use super::ring::Ring;
 use super::spec::{Buffer, Spec, SpecError};
 use super::store::Store;
 use super::{Fifo, Queue, Scheduler, Shaper};
@@ -235,25 +235,30 @@ impl Scheduler {
 
     /// Whether lists, masks and counts agree: for tests.
     pub fn is_consistent(&self) -> bool {
-        let (mut listed, mut green) = (0, 0);
-        for way in &self.ways {
-            let mut at = way.yellow.head;
-            while at != NIL {
-                let leaf = &self.leaves[at as usize];
-                if leaf.state != State::Listed || leaf.mask == 0 {
-                    return false;
-                }
-                (listed, green, at) = (listed + 1, green + usize::from(leaf.in_green), leaf.next(false));
+        let all = |which: fn(&Leaf) -> bool| self.leaves.iter().filter(|leaf| which(leaf)).count();
+        let (mut yellow, mut green) = (0, 0);
+        for (number, way) in self.ways.iter().enumerate() {
+            let leaf = |turns: &Ring, at: usize| &self.leaves[turns.ahead(at as u32) as usize];
+            let own = |leaf: &Leaf| usize::from(leaf.way) == number;
+            (yellow, green) = (yellow + way.yellow.len(), green + way.green.len());
+            let listed = self.leaves.iter().filter(|leaf| own(leaf) && leaf.state == State::Listed);
+            if way.is_astray()
+                || way.quanta != listed.map(|leaf| i64::from(leaf.quantum)).sum::<i64>()
+                || !(0..way.yellow.len()).map(|at| leaf(&way.yellow, at)).all(|leaf| own(leaf) && leaf.in_yellow)
+                || !(0..way.green.len()).map(|at| leaf(&way.green, at)).all(|leaf| own(leaf) && leaf.in_green)
+            {
+                return false;
             }
         }
-        let all = |which: fn(&Leaf) -> bool| self.leaves.iter().filter(|leaf| which(leaf)).count();
-        let in_lists = (all(|leaf| leaf.state == State::Listed), all(|leaf| leaf.in_green)) == (listed, green);
+        // Each has one place, since there are as many as have one.
+        let in_turns = (all(|leaf| leaf.in_yellow), all(|leaf| leaf.in_green)) == (yellow, green);
+        let turns = all(|leaf| leaf.state == State::Listed && !leaf.in_yellow) == 0;
         let idle_without = self.leaves.iter().all(|leaf| (leaf.mask == 0) == (leaf.state == State::Idle));
         let masks = (0..self.queues.len()).all(|at| {
             let set = self.leaves[at / Class::COUNT].mask >> (at % Class::COUNT) & 1 == 1;
             set == (self.queues[at].queue.chunks() != 0)
         });
-        in_lists && idle_without && masks
+        in_turns && turns && idle_without && masks
     }
 }
 

@@ -2,8 +2,9 @@
 
 use super::bucket::{Bucket, Caps};
 use super::codel;
-use super::list::{Link, Linked, List};
+use super::list::{Link, Linked};
 use super::red::Curve;
+use super::ring::Ring;
 use super::spec::{Account, Aqm, ClassSpec, Codel, NotCapable, Service, TenantSpec};
 use super::store::{Queue, Size};
 use crate::packet::Class;
@@ -21,20 +22,15 @@ pub enum State {
     Bound,
 }
 
-/// The list of its way that a leaf is in while its tenant is below its guarantee.
+/// The list of a port's ways with leaves below their guarantee.
 pub const GREEN: usize = 0;
-/// The list of its way that a leaf is in: the order of turns, in which a guarantee changes nothing.
+/// The list of a port's ways with leaves that may send.
 pub const YELLOW: usize = 1;
-/// The list of its tenant's leaves that have packets, if it has a guarantee, or that are parked, if not.
-pub const OF_TENANT: usize = 2;
 
 /// The packets of one tenant for one way out: a line of memory.
 #[repr(align(64))]
 #[derive(Clone, Copy, Debug)]
 pub struct Leaf {
-    green_link: Link,
-    yellow_link: Link,
-    tenant_link: Link,
     /// Octets that it may still send in this turn.
     pub deficit: i32,
     /// Octets of a turn.
@@ -53,8 +49,10 @@ pub struct Leaf {
     pub state: State,
     /// It has a bound of its own.
     pub bounded: bool,
-    /// It is in its way's list of green leaves.
+    /// It has a place in its way's turns of green leaves. It may have one while it is none, until its turn comes.
     pub in_green: bool,
+    /// It has a place in its way's turns; likewise.
+    pub in_yellow: bool,
     /// Classes whose packets have flow queues: the only packet of a class needs none.
     pub flowing: u8,
     /// What each class may still send in its turn, in units of four octets.
@@ -67,9 +65,6 @@ impl Leaf {
     /// Without packets.
     pub fn new(tenant: u16, way: u16) -> Self {
         Self {
-            green_link: Link::default(),
-            yellow_link: Link::default(),
-            tenant_link: Link::default(),
             deficit: 0,
             quantum: QUANTUM,
             slowness: 0,
@@ -80,42 +75,10 @@ impl Leaf {
             state: State::Idle,
             bounded: false,
             in_green: false,
+            in_yellow: false,
             flowing: 0,
             deficits: [0; Class::COUNT],
         }
-    }
-
-    /// The leaf after it in one of its way's lists.
-    #[inline(always)]
-    pub const fn next(&self, is_green: bool) -> u32 {
-        if is_green { self.green_link.next } else { self.yellow_link.next }
-    }
-
-    /// The next leaf of its tenant that has packets.
-    #[inline(always)]
-    pub const fn sibling(&self) -> u32 {
-        self.tenant_link.next
-    }
-}
-
-impl Linked<GREEN> for Leaf {
-    #[inline(always)]
-    fn link(&mut self) -> &mut Link {
-        &mut self.green_link
-    }
-}
-
-impl Linked<YELLOW> for Leaf {
-    #[inline(always)]
-    fn link(&mut self) -> &mut Link {
-        &mut self.yellow_link
-    }
-}
-
-impl Linked<OF_TENANT> for Leaf {
-    #[inline(always)]
-    fn link(&mut self) -> &mut Link {
-        &mut self.tenant_link
     }
 }
 
@@ -143,8 +106,6 @@ pub struct Tenant {
     pub caps: Caps,
     /// What it is guaranteed.
     pub guarantee: Bucket,
-    /// All its leaves that have packets if there is a guarantee; if not, those that are parked.
-    pub leaves: List<OF_TENANT>,
     /// Octets of guarantee that make it green again: so many that it is not for each packet.
     pub threshold: u32,
     /// Packets marked.
@@ -173,7 +134,6 @@ impl Tenant {
         Self {
             caps: Caps::new(&spec.limit),
             guarantee: spec.guarantee.map_or_else(Bucket::default, |rate| Bucket::octets(rate, burst(rate))),
-            leaves: List::default(),
             threshold: spec.guarantee.map_or(0, |rate| {
                 rate.octets_in(THRESHOLD_NS).max(QUANTUM as u64).min(u64::from(burst(rate)) / 2) as u32
             }),
@@ -188,14 +148,14 @@ impl Tenant {
 }
 
 /// A way out: the port itself, or a tunnel that leaves by it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Way {
     /// What it never exceeds.
     pub caps: Caps,
     /// Leaves below their guarantee.
-    pub green: List<GREEN>,
+    pub green: Ring,
     /// All leaves that may send.
-    pub yellow: List<YELLOW>,
+    pub yellow: Ring,
     green_link: Link,
     yellow_link: Link,
     /// Octets that a turn of all its leaves is.
@@ -213,12 +173,12 @@ pub struct Way {
 }
 
 impl Way {
-    /// Without leaves that have packets.
-    pub fn new(caps: Caps) -> Self {
+    /// Without leaves that have packets; there will be `leaves` at most.
+    pub fn new(caps: Caps, leaves: usize) -> Self {
         Self {
             caps,
-            green: List::default(),
-            yellow: List::default(),
+            green: Ring::new(leaves),
+            yellow: Ring::new(leaves),
             green_link: Link::default(),
             yellow_link: Link::default(),
             quanta: 0,

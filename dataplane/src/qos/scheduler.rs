@@ -22,6 +22,7 @@ use super::fq::{FlowLists, Flows};
 use super::leaf::{ClassQueue, Discipline, GREEN, Leaf, QUANTUM, Signal, State, Tenant, Way, YELLOW, wire_octets};
 use super::list::{List, NIL};
 use super::red::Random;
+use super::ring::Ring;
 use super::spec::{Account, Limit, PortSpec, Rate, Spec};
 use super::store::{Size, Store, Sum, Taken};
 use super::wheel::Wheel;
@@ -40,6 +41,8 @@ pub struct Scheduler {
     yellow: List<YELLOW>,
     pub(super) ways: Box<[Way]>,
     pub(super) tenants: Box<[Tenant]>,
+    /// By tenant, a bit for each way by which it has packets: whole words for each.
+    active: Box<[u64]>,
     /// By way, and of one way by tenant.
     pub(super) leaves: Box<[Leaf]>,
     /// By leaf, and of one leaf by class.
@@ -87,6 +90,10 @@ const PORT_ALPHA: u32 = 16;
 const STRICT_BURST_NS: u64 = 500_000;
 /// Packets of a way's green leaves before the next way's: neighbours' memory is asked for ahead.
 const GREENS: u8 = 8;
+/// Turns ahead for which a leaf's first packet is asked for, then its queue, and first of all the leaf.
+const NEAR: u32 = 2;
+const FAR: u32 = 4;
+const FARTHER: u32 = 7;
 /// Early drops of one call at most.
 const DROPS: usize = Batch::SIZE;
 
@@ -130,7 +137,8 @@ impl Scheduler {
             link: Caps::new(&Limit { rate: port.rate, ..Limit::NONE }),
             green: List::default(),
             yellow: List::default(),
-            ways: (0..ways).map(|at| Way::new(caps(at))).collect(),
+            ways: (0..ways).map(|at| Way::new(caps(at), tenants)).collect(),
+            active: vec![0; tenants * ways.div_ceil(64)].into(),
             tenants: spec.tenants.iter().map(Tenant::new).collect(),
             queues: in_huge_pages(leaves.len() * Class::COUNT, ClassQueue::default()),
             lists: vec![FlowLists::default(); leaves.len() * flow_classes].into(),
@@ -301,15 +309,22 @@ impl Scheduler {
             self.shut(at, now);
             return true;
         }
+        let way = &self.ways[at as usize];
         let is_green = way.in_green;
+        let turns = if is_green { &way.green } else { &way.yellow };
+        let index = turns.first();
+        self.look_ahead(turns, store);
+        let way = &mut self.ways[at as usize];
+        let leaf = &mut self.leaves[index as usize];
+        if leaf.state != State::Listed {
+            self.pass(index);
+            return true;
+        }
         if !is_green && way.budget <= 0 && !self.yellow.is_single() {
             way.budget += way.quanta;
             self.yellow.rotate(&mut self.ways);
             return true;
         }
-        let index = if is_green { way.green.head } else { way.yellow.head };
-        self.look_ahead(index, is_green, store);
-        let leaf = &mut self.leaves[index as usize];
         let tenant = &mut self.tenants[usize::from(leaf.tenant)];
         let is_open = tenant.refill(now);
         if !is_open | leaf.bounded {
@@ -321,33 +336,39 @@ impl Scheduler {
         }
         if !is_green && leaf.deficit <= 0 {
             leaf.deficit += leaf.quantum;
-            self.ways[at as usize].yellow.rotate(&mut self.leaves);
+            way.yellow.rotate();
             return true;
         }
         self.send(index, is_green, store, departure)
     }
 
-    /// Asks for memory of the leaves that come after this one, in the order in which one part leads to the next.
+    /// Asks for memory of the leaves whose turns come, in the order in which one part leads to the next.
     #[inline(always)]
-    fn look_ahead(&self, index: u32, is_green: bool, store: &Store) {
+    fn look_ahead(&self, turns: &Ring, store: &Store) {
         let queue = |at: u32, leaf: &Leaf| {
             let class = leaf.mask.trailing_zeros() as usize % Class::COUNT;
-            &self.queues[at as usize * Class::COUNT + class]
+            self.queues.get(at as usize * Class::COUNT + class)
         };
-        let next = self.leaves[index as usize].next(is_green);
-        let Some(leaf) = self.leaves.get(next as usize) else { return };
-        store.prefetch(&queue(next, leaf).queue);
-        if let Some(lists) = self.lists_of(next, leaf) {
-            self.flows.prefetch_next(lists);
+        let at = turns.ahead(NEAR);
+        if let Some(leaf) = self.leaves.get(at as usize) {
+            if let Some(queue) = queue(at, leaf) {
+                store.prefetch(&queue.queue);
+            }
+            if let Some(lists) = self.lists_of(at, leaf) {
+                self.flows.prefetch_next(lists);
+            }
         }
-        let next = leaf.next(is_green);
-        let Some(leaf) = self.leaves.get(next as usize) else { return };
-        sys::prefetch_read(queue(next, leaf));
-        if let Some(lists) = self.lists_of(next, leaf) {
-            sys::prefetch_read(lists);
+        let at = turns.ahead(FAR);
+        if let Some(leaf) = self.leaves.get(at as usize) {
+            if let Some(queue) = queue(at, leaf) {
+                sys::prefetch_read(queue);
+            }
+            if let Some(lists) = self.lists_of(at, leaf) {
+                sys::prefetch_read(lists);
+            }
+            self.tenants[usize::from(leaf.tenant)].prefetch();
         }
-        self.tenants[usize::from(leaf.tenant)].prefetch();
-        if let Some(leaf) = self.leaves.get(leaf.next(is_green) as usize) {
+        if let Some(leaf) = self.leaves.get(turns.ahead(FARTHER) as usize) {
             sys::prefetch_read(leaf);
         }
     }
@@ -388,7 +409,7 @@ impl Scheduler {
         }
         if !is_green && leaf.deficit <= 0 {
             self.leaves[index as usize].deficit += leaf.quantum;
-            self.ways[usize::from(leaf.way)].yellow.rotate(&mut self.leaves);
+            self.ways[usize::from(leaf.way)].yellow.rotate();
             return true;
         }
         self.send(index, is_green, store, departure)
@@ -453,12 +474,12 @@ impl Scheduler {
                 self.own[own].1.spend(octets);
             }
         }
-        self.settle(index, class)
+        self.settle(index, class, is_green)
     }
 
     /// After a packet has left a leaf: it may have been the class's last, or the leaf's. `true`, always.
     #[inline(always)]
-    fn settle(&mut self, index: u32, class: usize) -> bool {
+    fn settle(&mut self, index: u32, class: usize, is_green: bool) -> bool {
         let at = index as usize * Class::COUNT + class;
         let leaf = &mut self.leaves[index as usize];
         if self.queues[at].queue.chunks() == 0 {
@@ -475,9 +496,9 @@ impl Scheduler {
                 return true;
             }
         }
-        if leaf.in_green {
+        if is_green {
             let way = &mut self.ways[usize::from(leaf.way)];
-            way.green.rotate(&mut self.leaves);
+            way.green.rotate();
             way.greens = way.greens.wrapping_add(1);
             if way.greens.is_multiple_of(GREENS) {
                 self.green.rotate(&mut self.ways);
@@ -507,7 +528,7 @@ impl Scheduler {
         store.give_back(gone);
         self.waiting -= 1;
         self.backlog.count(size, false);
-        self.settle(leaf as u32, class);
+        self.settle(leaf as u32, class, false);
         Some((packet, since))
     }
 

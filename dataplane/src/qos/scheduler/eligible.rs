@@ -1,27 +1,34 @@
 //! Who may send: leaves go between the lists of their ways, the wheel, and nowhere.
 //!
-//! A leaf with packets is in its way's list of turns, and in the list before it while its tenant is below its guarantee. Above
-//! its tenant's limit it is parked, above its own it is bound; a way above its cap is in no list of its port. The wheel
-//! says when to look again.
+//! A leaf with packets has a place among its way's turns, and one among the green turns before them while its tenant is below
+//! its guarantee. Above its tenant's limit it is parked, above its own it is bound; a way above its cap is in no list of
+//! its port. The wheel says when to look again.
+//!
+//! A leaf that may not send keeps a place that is not the first, and is passed over when its turn comes: if it may send
+//! again by then, it is where it was.
 
 use super::{Scheduler, later};
 use crate::packet::Time;
 use crate::qos::leaf::State;
-use crate::qos::list::NIL;
 
 impl Scheduler {
     /// The leaf has its first packet.
     #[inline]
     pub(super) fn activate(&mut self, index: u32, now: Time) {
         let leaf = &mut self.leaves[index as usize];
-        leaf.deficit = leaf.deficit.min(0) + leaf.quantum;
-        let tenant = &mut self.tenants[usize::from(leaf.tenant)];
+        if !leaf.in_yellow {
+            leaf.deficit = leaf.deficit.min(0) + leaf.quantum;
+        }
+        let tenant = usize::from(leaf.tenant);
+        let (word, bit) = self.active_bit(index);
+        let had = self.actives(tenant).iter().any(|word| *word != 0);
+        self.active[word] |= bit;
+        let tenant = &mut self.tenants[tenant];
         if tenant.is_guaranteed {
             tenant.refill(now);
-            if tenant.leaves.is_empty() {
+            if !had {
                 tenant.is_green = tenant.guarantee.is_open();
             }
-            tenant.leaves.push(&mut self.leaves, index);
         }
         self.list(index, now);
     }
@@ -29,16 +36,28 @@ impl Scheduler {
     /// The leaf has no packet left.
     #[inline]
     pub(super) fn retire(&mut self, index: u32) {
-        let leaf = &self.leaves[index as usize];
-        let tenant = &mut self.tenants[usize::from(leaf.tenant)];
-        if tenant.is_guaranteed || leaf.state == State::Parked {
-            tenant.leaves.remove(&mut self.leaves, index);
-        }
+        let (word, bit) = self.active_bit(index);
+        self.active[word] &= !bit;
         self.lift(index);
         self.leaves[index as usize].state = State::Idle;
     }
 
-    /// Puts a leaf into its way's lists: whether its tenant may send is seen when it is its turn.
+    /// The ways by which a tenant has packets.
+    #[inline(always)]
+    fn actives(&self, tenant: usize) -> &[u64] {
+        let words = self.ways.len().div_ceil(64);
+        &self.active[tenant * words..][..words]
+    }
+
+    /// The bit of a leaf.
+    #[inline(always)]
+    fn active_bit(&self, index: u32) -> (usize, u64) {
+        let leaf = &self.leaves[index as usize];
+        let (tenant, way) = (usize::from(leaf.tenant), usize::from(leaf.way));
+        (tenant * self.ways.len().div_ceil(64) + way / 64, 1 << (way % 64))
+    }
+
+    /// Gives a leaf its turns: whether its tenant may send is seen when they come.
     #[inline]
     pub(super) fn list(&mut self, index: u32, now: Time) {
         let leaf = &mut self.leaves[index as usize];
@@ -46,14 +65,17 @@ impl Scheduler {
         let at = usize::from(leaf.way);
         let way = &mut self.ways[at];
         way.quanta += i64::from(leaf.quantum);
-        way.yellow.push(&mut self.leaves, index);
+        if !leaf.in_yellow {
+            leaf.in_yellow = true;
+            way.yellow.push(index);
+        }
         self.colour(index, now);
         if self.ways[at].is_astray() {
             self.relist(at);
         }
     }
 
-    /// Parks a leaf that is in no list of its way, or lists it, as its tenant's buckets and its own say.
+    /// Parks a leaf that has no turns, or gives it some, as its tenant's buckets and its own say.
     pub(super) fn file(&mut self, index: u32, now: Time) {
         let leaf = &mut self.leaves[index as usize];
         let ways = self.ways.len() as u32;
@@ -62,9 +84,6 @@ impl Scheduler {
             tenant.is_parked = true;
             leaf.state = State::Parked;
             self.wheel.file(ways + u32::from(leaf.tenant), later(now, tenant.caps.wait()));
-            if !tenant.is_guaranteed {
-                tenant.leaves.push(&mut self.leaves, index);
-            }
             return;
         }
         if leaf.bounded
@@ -81,14 +100,14 @@ impl Scheduler {
         self.list(index, now);
     }
 
-    /// Puts a leaf among the green ones if its tenant is below its guarantee; else it will be looked at again.
+    /// Gives a leaf a green turn if its tenant is below its guarantee; else it will be looked at again.
     pub(super) fn colour(&mut self, index: u32, now: Time) {
         let leaf = &mut self.leaves[index as usize];
         let tenant = &self.tenants[usize::from(leaf.tenant)];
         if tenant.is_green {
             if !leaf.in_green {
                 leaf.in_green = true;
-                self.ways[usize::from(leaf.way)].green.push(&mut self.leaves, index);
+                self.ways[usize::from(leaf.way)].green.push(index);
             }
         } else if tenant.is_guaranteed {
             let node = self.ways.len() as u32 + u32::from(leaf.tenant);
@@ -99,32 +118,41 @@ impl Scheduler {
         }
     }
 
-    /// Takes a leaf out of its way's lists, if it is in them.
+    /// A leaf has no more turns.
     #[inline]
     pub(super) fn lift(&mut self, index: u32) {
         let leaf = &mut self.leaves[index as usize];
-        if leaf.state != State::Listed {
-            return;
+        if leaf.state == State::Listed {
+            self.ways[usize::from(leaf.way)].quanta -= i64::from(leaf.quantum);
+            self.pass(index);
         }
-        let was_green = std::mem::take(&mut leaf.in_green);
+    }
+
+    /// Takes a leaf out of the turns in which it is the first.
+    #[inline]
+    pub(super) fn pass(&mut self, index: u32) {
+        let leaf = &mut self.leaves[index as usize];
         let at = usize::from(leaf.way);
         let way = &mut self.ways[at];
-        way.quanta -= i64::from(leaf.quantum);
-        way.yellow.remove(&mut self.leaves, index);
-        if was_green {
-            way.green.remove(&mut self.leaves, index);
+        if leaf.in_yellow && way.yellow.first() == index {
+            leaf.in_yellow = false;
+            way.yellow.pop();
+        }
+        if leaf.in_green && way.green.first() == index {
+            leaf.in_green = false;
+            way.green.pop();
         }
         if way.is_astray() {
             self.relist(at);
         }
     }
 
-    /// The tenant of a green leaf has had its guarantee.
+    /// The tenant of the leaf whose green turn it is has had its guarantee.
     pub(super) fn fade(&mut self, index: u32, now: Time) {
         let leaf = &mut self.leaves[index as usize];
         leaf.in_green = false;
         let way = usize::from(leaf.way);
-        self.ways[way].green.remove(&mut self.leaves, index);
+        self.ways[way].green.pop();
         self.colour(index, now);
         self.relist(way);
     }
@@ -185,8 +213,9 @@ impl Scheduler {
     }
 
     pub(super) fn look_at_tenant(&mut self, at: usize, now: Time) {
+        let ways = self.ways.len();
         let tenant = &mut self.tenants[at];
-        let node = (self.ways.len() + at) as u32;
+        let node = (ways + at) as u32;
         tenant.refill(now);
         if !tenant.caps.is_open() {
             self.wheel.file(node, later(now, tenant.caps.wait()));
@@ -195,27 +224,27 @@ impl Scheduler {
         let was_parked = std::mem::take(&mut tenant.is_parked);
         let turns_green = tenant.is_guaranteed && !tenant.is_green && tenant.is_above_threshold();
         tenant.is_green |= turns_green;
-        let waits_for_green = tenant.is_guaranteed && !tenant.is_green && !tenant.leaves.is_empty();
-        if waits_for_green {
-            self.wheel.file(node, later(now, tenant.guarantee.wait(tenant.threshold.into())));
+        let again = later(now, tenant.guarantee.wait(tenant.threshold.into()));
+        if tenant.is_guaranteed && !tenant.is_green && self.actives(at).iter().any(|word| *word != 0) {
+            self.wheel.file(node, again);
         }
-        let is_guaranteed = tenant.is_guaranteed;
-        let mut next = tenant.leaves.head;
-        while next != NIL && (was_parked || turns_green) {
-            let (index, leaf) = (next, self.leaves[next as usize]);
-            next = leaf.sibling();
-            match leaf.state {
-                State::Parked if was_parked => {
-                    if !is_guaranteed {
-                        self.tenants[at].leaves.remove(&mut self.leaves, index);
+        if !was_parked && !turns_green {
+            return;
+        }
+        for word in 0..ways.div_ceil(64) {
+            let mut bits = self.actives(at)[word];
+            while bits != 0 {
+                let index = ((word * 64 + bits.trailing_zeros() as usize) * self.tenants.len() + at) as u32;
+                bits &= bits - 1;
+                let leaf = self.leaves[index as usize];
+                match leaf.state {
+                    State::Parked if was_parked => self.file(index, now),
+                    State::Listed if turns_green => {
+                        self.colour(index, now);
+                        self.relist(leaf.way.into());
                     }
-                    self.file(index, now);
+                    _ => {}
                 }
-                State::Listed if turns_green => {
-                    self.colour(index, now);
-                    self.relist(leaf.way.into());
-                }
-                _ => {}
             }
         }
     }
