@@ -192,8 +192,8 @@ impl Scheduler {
 
     fn inherit_leaf(&mut self, to: usize, old: &Scheduler, from: usize) {
         for class in 0..Class::COUNT {
-            let old = &old.queues[from * Class::COUNT + class];
-            let queue = &mut self.queues[to * Class::COUNT + class];
+            let old = &old.leaves[from].queues[class];
+            let queue = &mut self.leaves[to].queues[class];
             (queue.codel, queue.due) = (old.codel, queue.due.max(old.due));
             queue.sent_packets += old.sent_packets;
             queue.sent_octets += old.sent_octets;
@@ -204,7 +204,7 @@ impl Scheduler {
     /// What one tenant sends by one way; `None` if that has had no packets.
     fn report_leaf(&self, at: usize) -> Option<LeafReport> {
         let leaf = &self.leaves[at];
-        let queues = &self.queues[at * Class::COUNT..][..Class::COUNT];
+        let queues = &leaf.queues;
         let sent = queues.iter().any(|queue| queue.sent_packets != 0);
         (sent || leaf.mask != 0).then(|| LeafReport {
             tenant: TenantId(leaf.tenant),
@@ -254,9 +254,8 @@ impl Scheduler {
         let in_turns = (all(|leaf| leaf.in_yellow), all(|leaf| leaf.in_green)) == (yellow, green);
         let turns = all(|leaf| leaf.state == State::Listed && !leaf.in_yellow) == 0;
         let idle_without = self.leaves.iter().all(|leaf| (leaf.mask == 0) == (leaf.state == State::Idle));
-        let masks = (0..self.queues.len()).all(|at| {
-            let set = self.leaves[at / Class::COUNT].mask >> (at % Class::COUNT) & 1 == 1;
-            set == (self.queues[at].queue.chunks() != 0)
+        let masks = self.leaves.iter().all(|leaf| {
+            (0..Class::COUNT).all(|class| (leaf.mask >> class & 1 == 1) == (leaf.queues[class].queue.chunks() != 0))
         });
         in_turns && turns && idle_without && masks
     }

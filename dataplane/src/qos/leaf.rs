@@ -27,9 +27,9 @@ pub const GREEN: usize = 0;
 /// The list of a port's ways with leaves that may send.
 pub const YELLOW: usize = 1;
 
-/// The packets of one tenant for one way out: a line of memory.
-#[repr(align(64))]
-#[derive(Clone, Copy, Debug)]
+/// The packets of one tenant for one way out: a line of memory, and one for each class.
+#[repr(C, align(64))]
+#[derive(Clone, Debug)]
 pub struct Leaf {
     /// Octets that it may still send in this turn.
     pub deficit: i32,
@@ -57,9 +57,11 @@ pub struct Leaf {
     pub flowing: u8,
     /// What each class may still send in its turn, in units of four octets.
     pub deficits: [i16; Class::COUNT],
+    /// By class.
+    pub queues: [ClassQueue; Class::COUNT],
 }
 
-const _: () = assert!(size_of::<Leaf>() == 64 && size_of::<ClassQueue>() == 64 && size_of::<Tenant>() == 128);
+const _: () = assert!(size_of::<Leaf>() == 576 && size_of::<ClassQueue>() == 64 && size_of::<Tenant>() == 128);
 
 impl Leaf {
     /// Without packets.
@@ -78,6 +80,7 @@ impl Leaf {
             in_yellow: false,
             flowing: 0,
             deficits: [0; Class::COUNT],
+            queues: [ClassQueue::default(); Class::COUNT],
         }
     }
 }
@@ -192,6 +195,19 @@ impl Way {
 }
 
 impl Way {
+    /// Takes a leaf out of the turns in which it is the first.
+    #[inline(always)]
+    pub fn pass(&mut self, leaf: &mut Leaf, index: u32) {
+        if leaf.in_yellow && self.yellow.first() == index {
+            leaf.in_yellow = false;
+            self.yellow.pop();
+        }
+        if leaf.in_green && self.green.first() == index {
+            leaf.in_green = false;
+            self.green.pop();
+        }
+    }
+
     /// Whether the port's lists have it where it should not be, or not where it should.
     #[inline(always)]
     pub const fn is_astray(&self) -> bool {

@@ -19,46 +19,37 @@ impl Scheduler {
         if !leaf.in_yellow {
             leaf.deficit = leaf.deficit.min(0) + leaf.quantum;
         }
-        let tenant = usize::from(leaf.tenant);
-        let (word, bit) = self.active_bit(index);
-        let had = self.actives(tenant).iter().any(|word| *word != 0);
-        self.active[word] |= bit;
-        let tenant = &mut self.tenants[tenant];
-        if tenant.is_guaranteed {
+        let (tenant, way) = (usize::from(leaf.tenant), usize::from(leaf.way));
+        if self.tenants[tenant].is_guaranteed {
+            let had = self.has_packets(tenant);
+            let tenant = &mut self.tenants[tenant];
             tenant.refill(now);
             if !had {
                 tenant.is_green = tenant.guarantee.is_open();
             }
         }
+        self.active[tenant * self.words + way / 64] |= 1 << (way % 64);
         self.list(index, now);
     }
 
     /// The leaf has no packet left.
     #[inline]
     pub(super) fn retire(&mut self, index: u32) {
-        let (word, bit) = self.active_bit(index);
-        self.active[word] &= !bit;
+        let leaf = &self.leaves[index as usize];
+        let (tenant, way) = (usize::from(leaf.tenant), usize::from(leaf.way));
+        self.active[tenant * self.words + way / 64] &= !(1 << (way % 64));
         self.lift(index);
         self.leaves[index as usize].state = State::Idle;
     }
 
-    /// The ways by which a tenant has packets.
+    /// Whether a tenant has packets.
     #[inline(always)]
-    fn actives(&self, tenant: usize) -> &[u64] {
-        let words = self.ways.len().div_ceil(64);
-        &self.active[tenant * words..][..words]
-    }
-
-    /// The bit of a leaf.
-    #[inline(always)]
-    fn active_bit(&self, index: u32) -> (usize, u64) {
-        let leaf = &self.leaves[index as usize];
-        let (tenant, way) = (usize::from(leaf.tenant), usize::from(leaf.way));
-        (tenant * self.ways.len().div_ceil(64) + way / 64, 1 << (way % 64))
+    fn has_packets(&self, tenant: usize) -> bool {
+        self.active[tenant * self.words..][..self.words].iter().any(|word| *word != 0)
     }
 
     /// Gives a leaf its turns: whether its tenant may send is seen when they come.
-    #[inline]
+    #[inline(always)]
     pub(super) fn list(&mut self, index: u32, now: Time) {
         let leaf = &mut self.leaves[index as usize];
         leaf.state = State::Listed;
@@ -69,7 +60,9 @@ impl Scheduler {
             leaf.in_yellow = true;
             way.yellow.push(index);
         }
-        self.colour(index, now);
+        if self.tenants[usize::from(leaf.tenant)].is_guaranteed {
+            self.colour(index, now);
+        }
         if self.ways[at].is_astray() {
             self.relist(at);
         }
@@ -134,14 +127,7 @@ impl Scheduler {
         let leaf = &mut self.leaves[index as usize];
         let at = usize::from(leaf.way);
         let way = &mut self.ways[at];
-        if leaf.in_yellow && way.yellow.first() == index {
-            leaf.in_yellow = false;
-            way.yellow.pop();
-        }
-        if leaf.in_green && way.green.first() == index {
-            leaf.in_green = false;
-            way.green.pop();
-        }
+        way.pass(leaf, index);
         if way.is_astray() {
             self.relist(at);
         }
@@ -225,23 +211,24 @@ impl Scheduler {
         let turns_green = tenant.is_guaranteed && !tenant.is_green && tenant.is_above_threshold();
         tenant.is_green |= turns_green;
         let again = later(now, tenant.guarantee.wait(tenant.threshold.into()));
-        if tenant.is_guaranteed && !tenant.is_green && self.actives(at).iter().any(|word| *word != 0) {
+        if tenant.is_guaranteed && !tenant.is_green && self.has_packets(at) {
             self.wheel.file(node, again);
         }
         if !was_parked && !turns_green {
             return;
         }
-        for word in 0..ways.div_ceil(64) {
-            let mut bits = self.actives(at)[word];
+        for word in 0..self.words {
+            let mut bits = self.active[at * self.words + word];
             while bits != 0 {
                 let index = ((word * 64 + bits.trailing_zeros() as usize) * self.tenants.len() + at) as u32;
                 bits &= bits - 1;
-                let leaf = self.leaves[index as usize];
+                let leaf = &self.leaves[index as usize];
+                let way = usize::from(leaf.way);
                 match leaf.state {
                     State::Parked if was_parked => self.file(index, now),
                     State::Listed if turns_green => {
                         self.colour(index, now);
-                        self.relist(leaf.way.into());
+                        self.relist(way);
                     }
                     _ => {}
                 }

@@ -1,0 +1,358 @@
+//! Packets leave: whose turn it is, who pays, and which of them carry a signal.
+
+use super::Scheduler;
+use crate::packet::{Batch, Class, DropReason, Exit, Exits, Packet, Time};
+use crate::qos::leaf::{ClassQueue, Discipline, Leaf, Signal, State, Tenant, wire_octets};
+use crate::qos::list::NIL;
+use crate::qos::ring::Ring;
+use crate::qos::store::{Size, Store, Sum, Taken};
+use wire::Ecn;
+
+/// What a call lets go.
+struct Departure<'a> {
+    out: &'a mut Batch,
+    exits: &'a mut Exits,
+    /// Packets.
+    left: usize,
+    /// Descriptors.
+    room: usize,
+    /// Early drops that are still allowed: more are made in the next call.
+    drops: usize,
+    /// Which of `out` are to be marked: once their memory is there.
+    marks: u64,
+    now: Time,
+    /// What has left its queue.
+    gone: Sum,
+}
+
+/// Why a way's turn is interrupted. Leaves are told by their numbers.
+enum Pause {
+    /// No packet may go any more, or there is no room for the next.
+    End,
+    /// It is another way's turn.
+    Next,
+    /// It is above its cap.
+    Shut,
+    /// The leaf has a turn and may not send.
+    Pass(u32),
+    /// The leaf or its tenant is above a limit.
+    Park(u32),
+    /// The tenant of the leaf whose green turn it is has had its guarantee.
+    Fade(u32),
+    /// The last leaf is gone from one of its lists.
+    Empty,
+}
+
+/// Packets of a way's green leaves before the next way's: neighbours' memory is asked for ahead.
+const GREENS: u8 = 8;
+/// Turns ahead for which a leaf's first packet is asked for, then its queue, and first of all the leaf.
+const NEAR: u32 = 2;
+const FAR: u32 = 4;
+const FARTHER: u32 = 7;
+/// Early drops of one call at most.
+const DROPS: usize = Batch::SIZE;
+/// Nanoseconds that a strict class may be ahead of its limit, at its limit's rate.
+const STRICT_BURST_NS: u64 = 500_000;
+
+impl Scheduler {
+    /// Lets packets go to a port that has `room` descriptors, a batch at most.
+    #[inline]
+    pub fn dequeue(&mut self, store: &mut Store, room: usize, out: &mut Batch, exits: &mut Exits, now: Time) {
+        while let Some(node) = self.wheel.due(now) {
+            self.look_again(node, now);
+        }
+        self.link.refill(now);
+        let (left, gone) = (out.room(), Sum::default());
+        let mut departure = Departure { out, exits, left, room, drops: DROPS, marks: 0, now, gone };
+        while departure.left > 0 && self.link.is_open() {
+            let way = if self.green.is_empty() { self.yellow.head } else { self.green.head };
+            if way == NIL {
+                break;
+            }
+            match self.serve(way, store, &mut departure) {
+                Pause::End => break,
+                Pause::Next if self.ways[way as usize].in_green => self.green.rotate(&mut self.ways),
+                Pause::Next => self.yellow.rotate(&mut self.ways),
+                Pause::Shut => self.shut(way, now),
+                Pause::Pass(leaf) => self.pass(leaf),
+                Pause::Park(leaf) => {
+                    self.lift(leaf);
+                    self.file(leaf, now);
+                }
+                Pause::Fade(leaf) => self.fade(leaf, now),
+                Pause::Empty => self.relist(way as usize),
+            }
+        }
+        let Departure { marks, gone, .. } = departure;
+        self.waiting -= gone.packets as usize;
+        self.backlog.subtract(gone);
+        store.give_back(gone);
+        if marks != 0 {
+            let marked = |(at, _): &(usize, &mut Packet)| marks >> at & 1 != 0;
+            out.iter_mut().enumerate().filter(marked).for_each(|(_, packet)| packet.frame.prefetch());
+            out.iter_mut().enumerate().filter(marked).for_each(|(_, packet)| packet.set_ecn(Ecn::Ce));
+        }
+    }
+
+    /// Lets packets of one way go, as long as it has its turn.
+    #[inline]
+    fn serve(&mut self, at: u32, store: &mut Store, departure: &mut Departure<'_>) -> Pause {
+        let now = departure.now;
+        let alone = self.yellow.is_single();
+        let way = &mut self.ways[at as usize];
+        way.caps.refill(now);
+        let is_green = way.in_green;
+        while departure.left > 0 && self.link.is_open() {
+            if !way.caps.is_open() {
+                return Pause::Shut;
+            }
+            let turns = if is_green { &mut way.green } else { &mut way.yellow };
+            let index = turns.first();
+            look_ahead(turns, &self.leaves, &self.tenants, store);
+            let leaf = &mut self.leaves[index as usize];
+            if leaf.state != State::Listed {
+                return Pause::Pass(index);
+            }
+            if !is_green && way.budget <= 0 && !alone {
+                way.budget += way.quanta;
+                return Pause::Next;
+            }
+            let tenant = &mut self.tenants[usize::from(leaf.tenant)];
+            if !tenant.refill(now) {
+                return Pause::Park(index);
+            }
+            if leaf.bounded
+                && let Ok(own) = self.own.binary_search_by_key(&index, |(leaf, _)| *leaf)
+            {
+                let caps = &mut self.own[own].1;
+                caps.refill(now);
+                if !caps.is_open() {
+                    return Pause::Park(index);
+                }
+            }
+            if is_green && !tenant.is_green {
+                return Pause::Fade(index);
+            }
+            if !is_green && leaf.deficit <= 0 {
+                leaf.deficit += leaf.quantum;
+                turns.rotate();
+                continue;
+            }
+
+            let class = leaf.pick(&self.classes, self.strict, now);
+            let discipline = &self.classes[class];
+            let line = &mut leaf.queues[class];
+            let (taken, behind, codel) = match discipline.flows {
+                Some(of) if leaf.flowing >> class & 1 != 0 => {
+                    let lists = &mut self.lists[index as usize * self.flow_classes + usize::from(of)];
+                    self.flows.take(lists, &mut line.queue, &mut line.codel, store, departure.room)
+                }
+                _ => (store.unlink(&mut line.queue, departure.room), line.queue.octets(), &mut line.codel),
+            };
+            let Some(Taken { packet, size, since }) = taken else { return Pause::End };
+            sys::prefetch_read(&*packet);
+            departure.gone.add(size);
+            let delay = now.since(since);
+            self.delays.record(class, delay);
+            let mut packet = Some(packet);
+            if delay > discipline.quiet_ns {
+                let signals = match &discipline.aqm {
+                    Signal::Never => false,
+                    Signal::Red(curve) => curve.signals(delay, self.random.next()),
+                    Signal::Codel(parameters) => {
+                        codel.signals(parameters, delay, behind, now)
+                            || (delay > discipline.threshold_ns && is_capable(size))
+                    }
+                };
+                if signals {
+                    departure.signal(&mut packet, tenant, size, discipline.drops);
+                }
+            } else {
+                codel.calm();
+            }
+            let is_last = line.queue.chunks() == 0;
+            if let Some(packet) = packet {
+                departure.push(packet, size);
+                let octets = self.account.octets(size);
+                self.link.spend(wire_octets(size));
+                way.caps.spend(octets);
+                tenant.caps.spend(octets);
+                if is_green {
+                    tenant.guarantee.spend_octets(octets);
+                    tenant.is_green = tenant.guarantee.is_open();
+                } else {
+                    leaf.deficit -= octets as i32;
+                    way.budget = if alone { 0 } else { way.budget - i64::from(octets) };
+                }
+                leaf.charge(class, octets, discipline.stretch, now);
+                if leaf.bounded
+                    && let Ok(own) = self.own.binary_search_by_key(&index, |(leaf, _)| *leaf)
+                {
+                    self.own[own].1.spend(octets);
+                }
+            }
+            if is_last {
+                if leaf.flowing >> class & 1 != 0
+                    && let Some(of) = discipline.flows
+                {
+                    self.flows.forget(&mut self.lists[index as usize * self.flow_classes + usize::from(of)]);
+                }
+                if leaf.close(class) {
+                    leaf.state = State::Idle;
+                    let (word, bit) = (usize::from(leaf.way) / 64, 1 << (leaf.way % 64));
+                    self.active[usize::from(leaf.tenant) * self.words + word] &= !bit;
+                    way.quanta -= i64::from(leaf.quantum);
+                    way.pass(leaf, index);
+                    if way.is_astray() {
+                        return Pause::Empty;
+                    }
+                    continue;
+                }
+            }
+            if is_green {
+                way.green.rotate();
+                way.greens = way.greens.wrapping_add(1);
+                if way.greens.is_multiple_of(GREENS) {
+                    return Pause::Next;
+                }
+            }
+        }
+        Pause::End
+    }
+}
+
+impl Departure<'_> {
+    /// A packet goes.
+    #[inline(always)]
+    fn push(&mut self, packet: Box<Packet>, size: Size) {
+        self.left -= 1;
+        self.room -= size.chunks() as usize;
+        self.out.push(packet);
+    }
+
+    /// A packet is to carry a signal: marked if it can be, else dropped if its class wants that.
+    #[inline]
+    fn signal(&mut self, packet: &mut Option<Box<Packet>>, tenant: &mut Tenant, size: Size, drops: bool) {
+        if is_capable(size) {
+            tenant.marked += 1;
+            self.marks |= 1 << (self.out.len() % Batch::SIZE);
+        } else if drops
+            && self.drops != 0
+            && size.ecn() == Ecn::NotEct
+            && let Some(packet) = packet.take()
+        {
+            self.drops -= 1;
+            tenant.dropped += 1;
+            self.exits.push(packet, Exit::Drop(DropReason::EarlyDrop));
+        }
+    }
+}
+
+impl Leaf {
+    /// The class whose turn it is. There is one.
+    #[inline(always)]
+    fn pick(&mut self, classes: &[Discipline; Class::COUNT], strict: u8, now: Time) -> usize {
+        if self.mask & self.mask.wrapping_sub(1) == 0 {
+            // Alone it owes nothing to others for what it sends.
+            let class = self.mask.trailing_zeros() as usize % Class::COUNT;
+            self.deficits[class] = self.deficits[class].max(1);
+            return class;
+        }
+        let mut urgent = self.mask & strict;
+        while urgent != 0 {
+            let class = urgent.trailing_zeros() as usize % Class::COUNT;
+            if ahead(self.queues[class].due, now) <= STRICT_BURST_NS << 8 {
+                return class;
+            }
+            urgent &= urgent - 1;
+        }
+        let mask = self.mask & !strict;
+        if mask == 0 {
+            return self.mask.trailing_zeros() as usize % Class::COUNT;
+        }
+        let mut class = usize::from(self.turn) % Class::COUNT;
+        while mask & 1 << class == 0 || self.deficits[class] <= 0 {
+            let ahead = mask & (0xfe_u8.wrapping_shl(class as u32));
+            class = if ahead != 0 { ahead } else { mask }.trailing_zeros() as usize % Class::COUNT;
+            self.deficits[class] += classes[class].quantum;
+        }
+        self.turn = class as u8;
+        class
+    }
+
+    /// A packet went: its class pays. Turns are not looked at in a strict class, and the moment in no other: to reckon
+    /// both is less than to guess which.
+    #[inline(always)]
+    fn charge(&mut self, class: usize, octets: u32, stretch: u32, now: Time) {
+        let ClassQueue { due, sent_packets, sent_octets, .. } = &mut self.queues[class];
+        *sent_packets += 1;
+        *sent_octets += u64::from(octets);
+        self.deficits[class] = self.deficits[class].saturating_sub(octets.div_ceil(4) as i16);
+        // Q16.16 ns per octet, 1/256: 2⁻²⁴ ns; kept in 1/256 ns.
+        let takes = (u64::from(octets) * u64::from(self.slowness) * u64::from(stretch)) >> 16;
+        *due = (now.0 << 8).wrapping_add(ahead(*due, now)).wrapping_add(takes);
+    }
+
+    /// A class's last packet has gone; whether it was the leaf's.
+    #[inline(always)]
+    pub(super) fn close(&mut self, class: usize) -> bool {
+        self.mask &= !(1 << class);
+        self.flowing &= !(1 << class);
+        self.deficits[class] = self.deficits[class].min(0);
+        self.mask == 0
+    }
+
+    /// The class that is likely to be next.
+    #[inline(always)]
+    const fn likely(&self) -> &ClassQueue {
+        &self.queues[self.mask.trailing_zeros() as usize % Class::COUNT]
+    }
+}
+
+/// Asks for memory of the leaves whose turns come, in the order in which one part leads to the next.
+#[inline(always)]
+fn look_ahead(turns: &Ring, leaves: &[Leaf], tenants: &[Tenant], store: &Store) {
+    if let Some(leaf) = leaves.get(turns.ahead(NEAR) as usize) {
+        store.prefetch(&leaf.likely().queue);
+    }
+    if let Some(leaf) = leaves.get(turns.ahead(FAR) as usize) {
+        sys::prefetch_read(leaf.likely());
+        if let Some(tenant) = tenants.get(usize::from(leaf.tenant)) {
+            tenant.prefetch();
+        }
+    }
+    if let Some(leaf) = leaves.get(turns.ahead(FARTHER) as usize) {
+        sys::prefetch_read(leaf);
+    }
+}
+
+/// How far a strict class is ahead of its limit, in 1/256 ns. The moment wraps around in years, and under a clock that jumped
+/// means nothing: more than minutes, which no packet takes at any rate, are none.
+#[inline(always)]
+const fn ahead(due: u64, now: Time) -> u64 {
+    let ahead = due.wrapping_sub(now.0 << 8);
+    if ahead >> 46 == 0 { ahead } else { 0 }
+}
+
+#[inline(always)]
+const fn is_capable(size: Size) -> bool {
+    matches!(size.ecn(), Ecn::Ect0 | Ecn::Ect1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_strict_class_is_ahead_across_the_wrap_of_its_moment_and_not_under_a_clock_that_jumped() {
+        // 2⁵⁶ ns are 2.3 years.
+        let wrap = 1_u64 << 56;
+        let due = (Time(wrap - 1_000).0 << 8).wrapping_add(3_000 << 8);
+        assert_eq!(ahead(due, Time(wrap - 1_000)), 3_000 << 8);
+        assert_eq!(ahead(due, Time(wrap + 500)), 1_500 << 8);
+        assert_eq!(ahead(due, Time(wrap + 2_001)), 0);
+        let hour = 3_600_000_000_000;
+        assert_eq!(ahead(Time(2 * hour).0 << 8, Time(hour)), 0, "the clock went back by an hour");
+        assert_eq!(ahead(0, Time(5)), 0);
+    }
+}
