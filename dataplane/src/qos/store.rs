@@ -265,9 +265,11 @@ impl Store {
             return None;
         }
         let packet = slot.packet.take()?;
-        queue.head = slot.next;
+        let next = slot.next;
+        queue.head = next;
         slot.next = self.free;
         self.free = at;
+        self.prefetch(queue);
         queue.count(size, false);
         Some(Taken { packet, size, since })
     }

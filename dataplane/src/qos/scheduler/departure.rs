@@ -302,10 +302,11 @@ impl Leaf {
         self.mask == 0
     }
 
-    /// The class that is likely to be next.
+    /// The first and the last class with packets: few leaves have more.
     #[inline(always)]
-    const fn likely(&self) -> &ClassQueue {
-        &self.queues[self.mask.trailing_zeros() as usize % Class::COUNT]
+    const fn ends(&self) -> [&ClassQueue; 2] {
+        let (first, last) = (self.mask.trailing_zeros(), self.mask.leading_zeros() ^ 7);
+        [&self.queues[first as usize % Class::COUNT], &self.queues[last as usize % Class::COUNT]]
     }
 }
 
@@ -313,10 +314,12 @@ impl Leaf {
 #[inline(always)]
 fn look_ahead(turns: &Ring, leaves: &[Leaf], tenants: &[Tenant], store: &Store) {
     if let Some(leaf) = leaves.get(turns.ahead(NEAR) as usize) {
-        store.prefetch(&leaf.likely().queue);
+        let [first, last] = leaf.ends();
+        store.prefetch(&first.queue);
+        store.prefetch(&last.queue);
     }
     if let Some(leaf) = leaves.get(turns.ahead(FAR) as usize) {
-        sys::prefetch_read(leaf.likely());
+        leaf.ends().into_iter().for_each(sys::prefetch_read);
         if let Some(tenant) = tenants.get(usize::from(leaf.tenant)) {
             tenant.prefetch();
         }
