@@ -4,7 +4,6 @@ use super::Scheduler;
 use crate::packet::{Batch, Class, DropReason, Exit, Exits, Packet, Time};
 use crate::qos::leaf::{ClassQueue, Discipline, Leaf, Signal, State, Tenant, wire_octets};
 use crate::qos::list::NIL;
-use crate::qos::ring::Ring;
 use crate::qos::store::{Size, Store, Sum, Taken};
 use wire::Ecn;
 
@@ -108,7 +107,30 @@ impl Scheduler {
             }
             let turns = if is_green { &mut way.green } else { &mut way.yellow };
             let index = turns.first();
-            look_ahead(turns, &self.leaves, &self.tenants, store);
+            if let Some(leaf) = self.leaves.get(turns.ahead(NEAR) as usize) {
+                let [first, last] = leaf.ends();
+                store.prefetch(&first.queue);
+                store.prefetch(&last.queue);
+                if leaf.flowing != 0
+                    && let Some(lists) = self.lists.get(turns.ahead(NEAR) as usize * self.flow_classes)
+                {
+                    self.flows.prefetch_next(lists);
+                }
+            }
+            if let Some(leaf) = self.leaves.get(turns.ahead(FAR) as usize) {
+                leaf.ends().into_iter().for_each(sys::prefetch_read);
+                if let Some(tenant) = self.tenants.get(usize::from(leaf.tenant)) {
+                    tenant.prefetch();
+                }
+                if leaf.flowing != 0
+                    && let Some(lists) = self.lists.get(turns.ahead(FAR) as usize * self.flow_classes)
+                {
+                    sys::prefetch_read(lists);
+                }
+            }
+            if let Some(leaf) = self.leaves.get(turns.ahead(FARTHER) as usize) {
+                sys::prefetch_read(leaf);
+            }
             let leaf = &mut self.leaves[index as usize];
             if leaf.state != State::Listed {
                 return Pause::Pass(index);
@@ -307,25 +329,6 @@ impl Leaf {
     const fn ends(&self) -> [&ClassQueue; 2] {
         let (first, last) = (self.mask.trailing_zeros(), self.mask.leading_zeros() ^ 7);
         [&self.queues[first as usize % Class::COUNT], &self.queues[last as usize % Class::COUNT]]
-    }
-}
-
-/// Asks for memory of the leaves whose turns come, in the order in which one part leads to the next.
-#[inline(always)]
-fn look_ahead(turns: &Ring, leaves: &[Leaf], tenants: &[Tenant], store: &Store) {
-    if let Some(leaf) = leaves.get(turns.ahead(NEAR) as usize) {
-        let [first, last] = leaf.ends();
-        store.prefetch(&first.queue);
-        store.prefetch(&last.queue);
-    }
-    if let Some(leaf) = leaves.get(turns.ahead(FAR) as usize) {
-        leaf.ends().into_iter().for_each(sys::prefetch_read);
-        if let Some(tenant) = tenants.get(usize::from(leaf.tenant)) {
-            tenant.prefetch();
-        }
-    }
-    if let Some(leaf) = leaves.get(turns.ahead(FARTHER) as usize) {
-        sys::prefetch_read(leaf);
     }
 }
 
