@@ -121,14 +121,14 @@ impl Shaper {
     /// Takes every packet of the batch into its queue. They wait bare: headers go on when they leave.
     #[inline]
     pub fn enqueue(&mut self, batch: &mut Batch, exits: &mut Exits, now: Time) {
-        if self.shaped != 0 {
-            self.prefetch(batch);
+        if self.shaped != 0 && self.enqueue_shaped(batch, exits, now) {
+            return;
         }
         for packet in batch.drain() {
             let port = packet.egress;
             let refused = match self.queues.get_mut(port.index()) {
                 Some(Queue::Fifo(fifo)) => fifo.push(packet),
-                Some(Queue::Shaped(scheduler)) => scheduler.enqueue(packet, &mut self.store, now),
+                Some(Queue::Shaped(scheduler)) => scheduler.put(packet, &mut self.store, now, now),
                 Some(Queue::Closed) | None => {
                     exits.push(packet, Exit::Drop(DropReason::PortDown));
                     continue;
@@ -141,13 +141,24 @@ impl Shaper {
         }
     }
 
-    #[inline(always)]
-    fn prefetch(&self, batch: &Batch) {
+    /// The same for a batch all of whose packets leave by one port with a scheduler; whether it is one.
+    #[inline]
+    fn enqueue_shaped(&mut self, batch: &mut Batch, exits: &mut Exits, now: Time) -> bool {
+        let Some(port) = batch.iter().next().map(|packet| packet.egress) else { return true };
+        let Some(Queue::Shaped(scheduler)) = self.queues.get_mut(port.index()) else { return false };
+        let mut others = false;
         for packet in batch.iter() {
-            if let Some(Queue::Shaped(scheduler)) = self.queues.get(packet.egress.index()) {
-                scheduler.prefetch(packet);
-            }
+            scheduler.prefetch(packet);
+            others |= packet.egress != port;
         }
+        if others {
+            return false;
+        }
+        let before = scheduler.len();
+        let refuse = |packet| exits.push(packet, Exit::Drop(DropReason::QueueFull));
+        scheduler.enqueue(batch.drain(), &mut self.store, now, refuse);
+        self.waiting += scheduler.len() - before;
+        true
     }
 
     /// Lets packets go to a port that has `room` descriptors, a batch at most. Those that their queue drops instead

@@ -120,9 +120,6 @@ impl Caps {
     /// earned, and it goes on from there.
     #[inline(always)]
     pub fn refill(&mut self, now: Time) -> u64 {
-        if now.0 == self.last {
-            return 0;
-        }
         let elapsed = now.0.saturating_sub(self.last);
         self.last = now.0;
         self.octets.earn(elapsed);

@@ -49,6 +49,8 @@ pub struct Leaf {
     pub state: State,
     /// It has a bound of its own.
     pub bounded: bool,
+    /// Its tenant has a guarantee.
+    pub is_guaranteed: bool,
     /// It has a place in its way's turns of green leaves. It may have one while it is none, until its turn comes.
     pub in_green: bool,
     /// It has a place in its way's turns; likewise.
@@ -76,6 +78,7 @@ impl Leaf {
             turn: 0,
             state: State::Idle,
             bounded: false,
+            is_guaranteed: false,
             in_green: false,
             in_yellow: false,
             flowing: 0,

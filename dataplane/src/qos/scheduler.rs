@@ -20,13 +20,13 @@ mod eligible;
 use super::bucket::{Bucket, Caps};
 use super::delays::Delays;
 use super::fq::{FlowLists, Flows};
-use super::leaf::{ClassQueue, Discipline, GREEN, Leaf, QUANTUM, State, Tenant, Way, YELLOW};
+use super::leaf::{ClassQueue, Discipline, GREEN, Leaf, QUANTUM, Tenant, Way, YELLOW};
 use super::list::List;
 use super::red::Random;
 use super::spec::{Account, Limit, PortSpec, Rate, Spec};
 use super::store::{Size, Store, Sum, Taken};
 use super::wheel::Wheel;
-use crate::packet::{Class, Packet, Time, TunnelId};
+use crate::packet::{Batch, Class, Packet, Time};
 use std::sync::Arc;
 
 /// The queues of one port.
@@ -94,6 +94,7 @@ impl Scheduler {
             let tunnel = usize::from(leaf.way).checked_sub(1).and_then(|tunnel| spec.tunnels[tunnel].cap.rate);
             let least = [port.rate, tunnel, spec.tenants[usize::from(leaf.tenant)].limit.rate];
             leaf.slowness = slowness(least.into_iter().flatten().min());
+            leaf.is_guaranteed = spec.tenants[usize::from(leaf.tenant)].guarantee.is_some();
             leaf.quantum = QUANTUM * i32::from(spec.tenants[usize::from(leaf.tenant)].weight.value());
         }
         for (at, _, rate) in &own {
@@ -149,7 +150,8 @@ impl Scheduler {
         let tenants = self.tenants.len();
         let tenant = if packet.tenant.index() < tenants { packet.tenant.index() } else { 0 };
         let way = packet.into.index() + 1;
-        let way = if packet.into != TunnelId::NONE && way < self.ways.len() { way } else { 0 };
+        // No tunnel has the highest number, and is beyond all ways.
+        let way = if way < self.ways.len() { way } else { 0 };
         way * tenants + tenant
     }
 
@@ -161,25 +163,47 @@ impl Scheduler {
         sys::prefetch_read(leaf);
         sys::prefetch_read(&leaf.queues[class]);
         if let Some(tenant) = self.tenants.get(packet.tenant.index()) {
-            tenant.prefetch();
+            sys::prefetch_read(&tenant.guarantee);
         }
         if self.flow_mask >> class & 1 != 0 {
             self.flows.prefetch(owner(at, class), packet.flow);
         }
     }
 
-    /// Takes a packet into its queue.
+    /// Takes packets into their queues, those of a batch or more.
+    #[inline]
+    pub fn enqueue(
+        &mut self,
+        packets: impl Iterator<Item = Box<Packet>>,
+        store: &mut Store,
+        now: Time,
+        mut refuse: impl FnMut(Box<Packet>),
+    ) {
+        // Whether a packet is its leaf's first is as good as random: nothing waits for the answer.
+        let (mut woken, mut count) = ([0; Batch::SIZE], 0);
+        for packet in packets {
+            let index = self.leaf_of(&packet);
+            let was_idle = self.leaves[index].mask == 0;
+            match self.put_at(index, packet, store, now) {
+                Ok(()) => {
+                    woken[count % Batch::SIZE] = index as u32;
+                    count += usize::from(was_idle);
+                }
+                Err(packet) => refuse(packet),
+            }
+            if count == Batch::SIZE {
+                woken.iter().for_each(|leaf| self.activate(*leaf, now));
+                count = 0;
+            }
+        }
+        woken[..count].iter().for_each(|leaf| self.activate(*leaf, now));
+    }
+
+    /// Takes in a packet that has waited since then.
     ///
     /// # Errors
     ///
     /// Gives it back when its queue or its port has its share of the buffer.
-    #[inline]
-    pub fn enqueue(&mut self, packet: Box<Packet>, store: &mut Store, now: Time) -> Result<(), Box<Packet>> {
-        self.put(packet, store, now, now)
-    }
-
-    /// Takes in a packet that has waited before.
-    #[inline]
     pub(super) fn put(
         &mut self,
         packet: Box<Packet>,
@@ -188,32 +212,42 @@ impl Scheduler {
         now: Time,
     ) -> Result<(), Box<Packet>> {
         let index = self.leaf_of(&packet);
+        let was_idle = self.leaves[index].mask == 0;
+        self.put_at(index, packet, store, since)?;
+        if was_idle {
+            self.activate(index as u32, now);
+        }
+        Ok(())
+    }
+
+    /// Takes a packet into its queue in a leaf, which is to be activated if it had none.
+    #[inline(always)]
+    fn put_at(&mut self, index: usize, packet: Box<Packet>, store: &mut Store, since: Time) -> Result<(), Box<Packet>> {
         let class = packet.class.index() % Class::COUNT;
         let size = Size::of(&packet);
         let leaf = &mut self.leaves[index];
         let queue = &mut leaf.queues[class].queue;
-        if !store.admits(queue, self.classes[class].alpha, size) || !store.admits(&self.backlog, PORT_ALPHA, size) {
+        let is_admitted = store.has_room(size)
+            & store.admits(queue, self.classes[class].alpha)
+            & store.admits(&self.backlog, PORT_ALPHA);
+        if !is_admitted {
             self.tenants[usize::from(leaf.tenant)].refused += 1;
             return Err(packet);
         }
         // A class's only packet needs no flow queue; the next ones go behind it, whichever their flow.
         if self.flow_mask & leaf.mask & 1 << class == 0 {
             store.push(queue, packet, size, since)?;
+            leaf.mask |= 1 << class;
         } else {
             self.put_in_flow(index, class, packet, size, store, since)?;
         }
         self.backlog.count(size, true);
         self.waiting += 1;
-        let leaf = &mut self.leaves[index];
-        leaf.mask |= 1 << class;
-        if leaf.state == State::Idle {
-            self.activate(index as u32, now);
-        }
         Ok(())
     }
 
-    /// Takes a packet into the queue of its flow.
-    #[inline]
+    /// Takes a packet into the queue of its flow. Apart, so that the way of others is short.
+    #[inline(never)]
     fn put_in_flow(
         &mut self,
         index: usize,
@@ -281,7 +315,7 @@ impl Scheduler {
     pub(super) fn refill(&mut self, now: Time) {
         self.link.refill(now);
         self.ways.iter_mut().for_each(|way| _ = way.caps.refill(now));
-        self.tenants.iter_mut().for_each(|tenant| _ = tenant.refill(now));
+        self.tenants.iter_mut().for_each(|tenant| tenant.refill(now));
         self.own.iter_mut().for_each(|(_, caps)| _ = caps.refill(now));
     }
 
@@ -306,14 +340,11 @@ impl Tenant {
         sys::prefetch_read(&self.guarantee);
     }
 
-    /// Earns; whether a packet may go.
+    /// Earns.
     #[inline(always)]
-    fn refill(&mut self, now: Time) -> bool {
+    fn refill(&mut self, now: Time) {
         let elapsed = self.caps.refill(now);
-        if elapsed != 0 && self.is_guaranteed {
-            self.guarantee.earn(elapsed);
-        }
-        self.caps.is_open()
+        self.guarantee.earn(elapsed);
     }
 
     fn is_above_threshold(&self) -> bool {

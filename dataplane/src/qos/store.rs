@@ -7,6 +7,7 @@
 use super::list::NIL;
 use super::spec::Buffer;
 use crate::packet::{Packet, Time};
+use std::mem;
 use wire::Ecn;
 
 /// A packet that waits: beside its box what the scheduler needs of it, so that it is not touched until it leaves.
@@ -209,18 +210,18 @@ impl Store {
             && self.free_octets + octets == self.whole.bytes as i64
     }
 
-    /// Whether a queue that holds `octets` and `chunks` may have a packet more.
+    /// Whether a queue may have a packet more, if there is room at all.
     #[inline(always)]
-    pub fn admits(&self, queue: &Queue, alpha_eighths: u32, size: Size) -> bool {
-        if size.chunks() > self.free_chunks || self.free == NIL {
-            return false;
-        }
-        if queue.octets < LEAST {
-            return true;
-        }
-        let octets = self.free_octets.max(0) as u64 * u64::from(alpha_eighths) / 8;
-        let chunks = u64::from(self.free_chunks) * u64::from(alpha_eighths) / 8;
-        u64::from(queue.octets) < octets && u64::from(queue.chunks) < chunks
+    pub const fn admits(&self, queue: &Queue, alpha_eighths: u32) -> bool {
+        queue.octets < LEAST
+            || (((queue.octets as i64) << 3) < self.free_octets * alpha_eighths as i64
+                && ((queue.chunks as u64) << 3) < self.free_chunks as u64 * alpha_eighths as u64)
+    }
+
+    /// Whether there is room for a packet.
+    #[inline(always)]
+    pub const fn has_room(&self, size: Size) -> bool {
+        size.chunks() <= self.free_chunks && self.free != NIL
     }
 
     /// Puts a packet at a queue's end. The queue has been admitted.
@@ -233,7 +234,9 @@ impl Store {
         let at = self.free;
         let Some(slot) = self.slots.get_mut(at as usize) else { return Err(packet) };
         self.free = slot.next;
-        *slot = Slot { packet: Some(packet), since: now, next: NIL, size };
+        (slot.since, slot.next, slot.size) = (now, NIL, size);
+        // A free slot has none, which need not be found out here.
+        mem::forget(slot.packet.replace(packet));
         match self.slots.get_mut(queue.tail as usize) {
             Some(tail) if queue.head != NIL => tail.next = at,
             _ => queue.head = at,

@@ -2,8 +2,10 @@
 
 use super::Scheduler;
 use crate::packet::{Batch, Class, DropReason, Exit, Exits, Packet, Time};
+use crate::qos::fq::{FlowLists, Flows};
 use crate::qos::leaf::{ClassQueue, Discipline, Leaf, Signal, State, Tenant, wire_octets};
 use crate::qos::list::NIL;
+use crate::qos::ring::Ring;
 use crate::qos::store::{Size, Store, Sum, Taken};
 use wire::Ecn;
 
@@ -107,30 +109,8 @@ impl Scheduler {
             }
             let turns = if is_green { &mut way.green } else { &mut way.yellow };
             let index = turns.first();
-            if let Some(leaf) = self.leaves.get(turns.ahead(NEAR) as usize) {
-                let [first, last] = leaf.ends();
-                store.prefetch(&first.queue);
-                store.prefetch(&last.queue);
-                if leaf.flowing != 0
-                    && let Some(lists) = self.lists.get(turns.ahead(NEAR) as usize * self.flow_classes)
-                {
-                    self.flows.prefetch_next(lists);
-                }
-            }
-            if let Some(leaf) = self.leaves.get(turns.ahead(FAR) as usize) {
-                leaf.ends().into_iter().for_each(sys::prefetch_read);
-                if let Some(tenant) = self.tenants.get(usize::from(leaf.tenant)) {
-                    tenant.prefetch();
-                }
-                if leaf.flowing != 0
-                    && let Some(lists) = self.lists.get(turns.ahead(FAR) as usize * self.flow_classes)
-                {
-                    sys::prefetch_read(lists);
-                }
-            }
-            if let Some(leaf) = self.leaves.get(turns.ahead(FARTHER) as usize) {
-                sys::prefetch_read(leaf);
-            }
+            let flows = (&*self.lists, self.flow_classes, &self.flows);
+            look_ahead(turns, &self.leaves, &self.tenants, flows, store);
             let leaf = &mut self.leaves[index as usize];
             if leaf.state != State::Listed {
                 return Pause::Pass(index);
@@ -140,7 +120,8 @@ impl Scheduler {
                 return Pause::Next;
             }
             let tenant = &mut self.tenants[usize::from(leaf.tenant)];
-            if !tenant.refill(now) {
+            tenant.refill(now);
+            if !tenant.caps.is_open() {
                 return Pause::Park(index);
             }
             if leaf.bounded
@@ -161,81 +142,94 @@ impl Scheduler {
                 continue;
             }
 
-            let class = leaf.pick(&self.classes, self.strict, now);
-            let discipline = &self.classes[class];
-            let line = &mut leaf.queues[class];
-            let (taken, behind, codel) = match discipline.flows {
-                Some(of) if leaf.flowing >> class & 1 != 0 => {
-                    let lists = &mut self.lists[index as usize * self.flow_classes + usize::from(of)];
-                    self.flows.take(lists, &mut line.queue, &mut line.codel, store, departure.room)
-                }
-                _ => (store.unlink(&mut line.queue, departure.room), line.queue.octets(), &mut line.codel),
-            };
-            let Some(Taken { packet, size, since }) = taken else { return Pause::End };
-            sys::prefetch_read(&*packet);
-            departure.gone.add(size);
-            let delay = now.since(since);
-            self.delays.record(class, delay);
-            let mut packet = Some(packet);
-            if delay > discipline.quiet_ns {
-                let signals = match &discipline.aqm {
-                    Signal::Never => false,
-                    Signal::Red(curve) => curve.signals(delay, self.random.next()),
-                    Signal::Codel(parameters) => {
-                        codel.signals(parameters, delay, behind, now)
-                            || (delay > discipline.threshold_ns && is_capable(size))
+            loop {
+                let class = leaf.pick(&self.classes, self.strict, now);
+                let discipline = &self.classes[class];
+                let line = &mut leaf.queues[class];
+                let (taken, behind, codel) = match discipline.flows {
+                    Some(of) if leaf.flowing >> class & 1 != 0 => {
+                        let lists = &mut self.lists[index as usize * self.flow_classes + usize::from(of)];
+                        self.flows.take(lists, &mut line.queue, &mut line.codel, store, departure.room)
                     }
+                    _ => (store.unlink(&mut line.queue, departure.room), line.queue.octets(), &mut line.codel),
                 };
-                if signals {
-                    departure.signal(&mut packet, tenant, size, discipline.drops);
-                }
-            } else {
-                codel.calm();
-            }
-            let is_last = line.queue.chunks() == 0;
-            if let Some(packet) = packet {
-                departure.push(packet, size);
-                let octets = self.account.octets(size);
-                self.link.spend(wire_octets(size));
-                way.caps.spend(octets);
-                tenant.caps.spend(octets);
-                if is_green {
-                    tenant.guarantee.spend_octets(octets);
-                    tenant.is_green = tenant.guarantee.is_open();
-                } else {
-                    leaf.deficit -= octets as i32;
-                    way.budget = if alone { 0 } else { way.budget - i64::from(octets) };
-                }
-                leaf.charge(class, octets, discipline.stretch, now);
-                if leaf.bounded
-                    && let Ok(own) = self.own.binary_search_by_key(&index, |(leaf, _)| *leaf)
-                {
-                    self.own[own].1.spend(octets);
-                }
-            }
-            if is_last {
-                if leaf.flowing >> class & 1 != 0
-                    && let Some(of) = discipline.flows
-                {
-                    self.flows.forget(&mut self.lists[index as usize * self.flow_classes + usize::from(of)]);
-                }
-                if leaf.close(class) {
-                    leaf.state = State::Idle;
-                    let (word, bit) = (usize::from(leaf.way) / 64, 1 << (leaf.way % 64));
-                    self.active[usize::from(leaf.tenant) * self.words + word] &= !bit;
-                    way.quanta -= i64::from(leaf.quantum);
-                    way.pass(leaf, index);
-                    if way.is_astray() {
-                        return Pause::Empty;
+                let Some(Taken { packet, size, since }) = taken else { return Pause::End };
+                sys::prefetch_read(&*packet);
+                departure.gone.add(size);
+                let delay = now.since(since);
+                self.delays.record(class, delay);
+                let mut packet = Some(packet);
+                if delay > discipline.quiet_ns {
+                    let signals = match &discipline.aqm {
+                        Signal::Never => false,
+                        Signal::Red(curve) => curve.signals(delay, self.random.next()),
+                        Signal::Codel(parameters) => {
+                            codel.signals(parameters, delay, behind, now)
+                                || (delay > discipline.threshold_ns && is_capable(size))
+                        }
+                    };
+                    if signals {
+                        departure.signal(&mut packet, tenant, size, discipline.drops);
                     }
-                    continue;
+                } else {
+                    codel.calm();
                 }
-            }
-            if is_green {
-                way.green.rotate();
-                way.greens = way.greens.wrapping_add(1);
-                if way.greens.is_multiple_of(GREENS) {
-                    return Pause::Next;
+                let is_last = line.queue.chunks() == 0;
+                if let Some(packet) = packet {
+                    departure.push(packet, size);
+                    let octets = self.account.octets(size);
+                    self.link.spend(wire_octets(size));
+                    way.caps.spend(octets);
+                    tenant.caps.spend(octets);
+                    if is_green {
+                        tenant.guarantee.spend_octets(octets);
+                        tenant.is_green = tenant.guarantee.is_open();
+                    } else {
+                        leaf.deficit -= octets as i32;
+                        way.budget = if alone { 0 } else { way.budget - i64::from(octets) };
+                    }
+                    leaf.charge(class, octets, discipline.stretch, now);
+                    if leaf.bounded
+                        && let Ok(own) = self.own.binary_search_by_key(&index, |(leaf, _)| *leaf)
+                    {
+                        self.own[own].1.spend(octets);
+                    }
+                }
+                if is_last {
+                    if leaf.flowing >> class & 1 != 0
+                        && let Some(of) = discipline.flows
+                    {
+                        self.flows.forget(&mut self.lists[index as usize * self.flow_classes + usize::from(of)]);
+                    }
+                    if leaf.close(class) {
+                        leaf.state = State::Idle;
+                        let (word, bit) = (usize::from(leaf.way) / 64, 1 << (leaf.way % 64));
+                        self.active[usize::from(leaf.tenant) * self.words + word] &= !bit;
+                        way.quanta -= i64::from(leaf.quantum);
+                        way.pass(leaf, index);
+                        if way.is_astray() {
+                            return Pause::Empty;
+                        }
+                        break;
+                    }
+                }
+                if is_green {
+                    way.green.rotate();
+                    way.greens = way.greens.wrapping_add(1);
+                    if way.greens.is_multiple_of(GREENS) {
+                        return Pause::Next;
+                    }
+                    break;
+                }
+                let goes_on = (leaf.deficit > 0)
+                    & (alone | (way.budget > 0))
+                    & tenant.caps.is_open()
+                    & way.caps.is_open()
+                    & self.link.is_open()
+                    & (departure.left > 0)
+                    & !leaf.bounded;
+                if !goes_on {
+                    break;
                 }
             }
         }
@@ -329,6 +323,39 @@ impl Leaf {
     const fn ends(&self) -> [&ClassQueue; 2] {
         let (first, last) = (self.mask.trailing_zeros(), self.mask.leading_zeros() ^ 7);
         [&self.queues[first as usize % Class::COUNT], &self.queues[last as usize % Class::COUNT]]
+    }
+}
+
+/// Asks for memory of the leaves whose turns come, in the order in which one part leads to the next. `flows` are their lists
+/// by leaf, how many each has, and all flows.
+#[inline(always)]
+fn look_ahead(turns: &Ring, leaves: &[Leaf], tenants: &[Tenant], flows: (&[FlowLists], usize, &Flows), store: &Store) {
+    let (lists, flow_classes, flows) = flows;
+    let near = turns.ahead(NEAR) as usize;
+    if let Some(leaf) = leaves.get(near) {
+        let [first, last] = leaf.ends();
+        store.prefetch(&first.queue);
+        store.prefetch(&last.queue);
+        if leaf.flowing != 0
+            && let Some(lists) = lists.get(near * flow_classes)
+        {
+            flows.prefetch_next(lists);
+        }
+    }
+    let far = turns.ahead(FAR) as usize;
+    if let Some(leaf) = leaves.get(far) {
+        leaf.ends().into_iter().for_each(sys::prefetch_read);
+        if let Some(tenant) = tenants.get(usize::from(leaf.tenant)) {
+            tenant.prefetch();
+        }
+        if leaf.flowing != 0
+            && let Some(lists) = lists.get(far * flow_classes)
+        {
+            sys::prefetch_read(lists);
+        }
+    }
+    if let Some(leaf) = leaves.get(turns.ahead(FARTHER) as usize) {
+        sys::prefetch_read(leaf);
     }
 }
 

@@ -13,14 +13,14 @@ use crate::qos::leaf::State;
 
 impl Scheduler {
     /// The leaf has its first packet.
-    #[inline]
+    #[inline(never)]
     pub(super) fn activate(&mut self, index: u32, now: Time) {
         let leaf = &mut self.leaves[index as usize];
         if !leaf.in_yellow {
             leaf.deficit = leaf.deficit.min(0) + leaf.quantum;
         }
         let (tenant, way) = (usize::from(leaf.tenant), usize::from(leaf.way));
-        if self.tenants[tenant].is_guaranteed {
+        if leaf.is_guaranteed {
             let had = self.has_packets(tenant);
             let tenant = &mut self.tenants[tenant];
             tenant.refill(now);
@@ -60,7 +60,7 @@ impl Scheduler {
             leaf.in_yellow = true;
             way.yellow.push(index);
         }
-        if self.tenants[usize::from(leaf.tenant)].is_guaranteed {
+        if leaf.is_guaranteed {
             self.colour(index, now);
         }
         if self.ways[at].is_astray() {
