@@ -38,7 +38,7 @@ fn policer(criterion: &mut Criterion) {
 fn qos(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("qos");
     group.throughput(Throughput::Elements(BATCH as u64));
-    for (name, leaves, backlog) in [("4096", 4_096, 4_096), ("65536", 65_536, 32_768)] {
+    for (name, leaves, backlog) in Queues::CASES {
         let mut queues = None;
         group.bench_function(name, |bencher| {
             let queues = queues.get_or_insert_with(|| Queues::new(leaves, backlog));

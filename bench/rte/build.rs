@@ -1,10 +1,13 @@
-//! With the feature `dpdk`: compiles the shim against DPDK's headers, and links what it calls.
+//! With the feature `dpdk`: compiles the shims against DPDK's headers, and links what it calls.
 
 use std::process::Command;
 
+const SHIMS: [&str; 3] = ["src/shim.c", "src/sched.c", "src/meter.c"];
+
 fn main() {
-    println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-changed=src/shim.c");
+    for file in ["build.rs", "src/shim.h"].iter().chain(&SHIMS) {
+        println!("cargo::rerun-if-changed={file}");
+    }
     if std::env::var_os("CARGO_FEATURE_DPDK").is_none() {
         return;
     }
@@ -12,11 +15,13 @@ fn main() {
     for flag in pkg_config("--cflags") {
         shim.flag(flag);
     }
-    shim.file("src/shim.c").compile("rte_shim");
+    // What the headers themselves call is not all stable, and nothing of it is called here.
+    shim.flag("-Wno-deprecated-declarations");
+    shim.files(SHIMS).compile("rte_shim");
     for directory in pkg_config("--libs-only-L") {
         println!("cargo::rustc-link-search=native={}", directory.trim_start_matches("-L"));
     }
-    for library in ["rte_fib", "rte_eal"] {
+    for library in ["rte_fib", "rte_sched", "rte_meter", "rte_eal"] {
         println!("cargo::rustc-link-lib=dylib={library}");
     }
 }

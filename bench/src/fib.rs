@@ -9,19 +9,18 @@
 mod churn;
 mod lookup;
 mod rival;
-mod series;
 
 use crate::family::Write;
 use crate::lab::host;
 use crate::results::Figure;
 use crate::routes::{self, Route};
+use crate::series::{self, Series};
 use crate::traffic::Pattern;
 use lookup::Contest;
 use lpm::{Change, Limits, Prefix, TableError};
 use rival::Rival;
 use rte::Started;
 use serde_json::{Map, json};
-use series::Series;
 use std::io;
 use std::net::IpAddr;
 

@@ -10,6 +10,8 @@ pub mod queues;
 pub mod random;
 pub mod results;
 pub mod rig;
+pub mod rivals;
 pub mod routes;
+mod series;
 pub mod shaping;
 pub mod traffic;

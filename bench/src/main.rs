@@ -2,8 +2,9 @@
 #![forbid(unsafe_code)]
 
 use anyhow::{Context, Result};
-use bench::{fib, lab, results, shaping};
+use bench::{fib, lab, results, rivals, shaping};
 use clap::{Parser, Subcommand, ValueEnum};
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command as Process, ExitCode};
 
@@ -19,7 +20,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Puts the medians of criterion into results.json, beside what other benches left there, and prints them.
+    /// Puts the medians of criterion into results.json, beside what other benches left there, and prints them. The scheduler
+    /// and the policers run once more, in turns with DPDK's where this is built with it.
     Report,
     /// Looks up, changes and loads real routing tables, in turns with DPDK's where this is built with it.
     Lpm {
@@ -88,6 +90,17 @@ fn report(target: &Path) -> Result<()> {
     println!("{:<24} {:>9}  unit", "name", "median");
     for figure in &figures {
         println!("{:<24} {:>9.2}  {}", figure.name, figure.value, figure.unit);
+    }
+    let mut of_both = Vec::new();
+    if let Err(error) = rivals::beside(&figures, &mut of_both) {
+        println!("no opponent: {error}");
+    }
+    results::merge(&path, &of_both)?;
+    for figure in &of_both {
+        let detail = |name: &str| figure.details.get(name).and_then(Value::as_f64).unwrap_or(f64::NAN);
+        let (against, ratio) = (figure.against.as_deref().unwrap_or_default(), figure.ratio.unwrap_or(f64::NAN));
+        let (ours, theirs) = (detail("beside"), detail(against));
+        println!("{:<24} {ours:>9.2}  in turns with {against}: {theirs:.2}, ratio {ratio:.2}", figure.name);
     }
     println!("written to {}", path.display());
     Ok(())

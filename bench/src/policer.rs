@@ -8,11 +8,13 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 /// How many there are.
-const POLICERS: usize = 4096;
+pub(crate) const POLICERS: usize = 4096;
 /// Octets of IP of each packet.
-const OCTETS: u32 = 50;
+pub(crate) const OCTETS: u32 = 50;
 /// Between two batches, in nanoseconds: 64 packets at 64 million a second.
-const GAP: u64 = 1_000;
+pub(crate) const GAP: u64 = 1_000;
+/// Rounds before anything counts.
+pub(crate) const UNTIL_BURSTS_ARE_USED_UP: u64 = 300 * (POLICERS / BATCH) as u64;
 
 /// Policers, in which order packets come to them, and the time.
 pub struct Policed {
@@ -25,24 +27,9 @@ pub struct Policed {
 impl Policed {
     /// Of one kind. Each gets half again as much as its committed rate, and no less than its bursts beforehand.
     pub fn new(kind: Kind) -> Self {
-        // A packet of 50 octets each 64 µs: 6.25 Mbit/s.
-        let profile = Profile {
-            kind,
-            cir: 4_000_000,
-            pir: if kind == Kind::Rfc2697 { 0 } else { 5_000_000 },
-            cbs: 3_000,
-            pbs: 3_000,
-            packets: 0,
-            colour_aware: false,
-            exceed: Action::Pass,
-            violate: Action::Drop,
-        };
-        let mut order: Vec<usize> = (0..POLICERS).collect();
-        Random::new(0x901).shuffle(&mut order);
-        let policers = (0..POLICERS).map(|_| Policer::new(&profile)).collect();
-        let mut policed = Self { policers, order, at: 0, now: Time(0) };
-        // Until the bursts are used up.
-        policed.rounds(300 * (POLICERS / BATCH) as u64);
+        let policers = (0..POLICERS).map(|_| Policer::new(&profile(kind))).collect();
+        let mut policed = Self { policers, order: order(), at: 0, now: Time(0) };
+        policed.rounds(UNTIL_BURSTS_ARE_USED_UP);
         policed
     }
 
@@ -50,9 +37,8 @@ impl Policed {
     pub fn rounds(&mut self, rounds: u64) -> Duration {
         let mut took = Vec::with_capacity(rounds as usize);
         for _ in 0..rounds {
-            self.now = Time(self.now.0 + GAP);
-            let order = &self.order[self.at..self.at + BATCH];
-            self.at = (self.at + BATCH) % POLICERS;
+            let at = self.next();
+            let order = &self.order[at..at + BATCH];
             let start = Instant::now();
             for policer in order {
                 black_box(self.policers[*policer].colour(OCTETS, Colour::Green, self.now));
@@ -61,4 +47,47 @@ impl Policed {
         }
         median(took) * rounds as u32
     }
+    /// How many packets of so many rounds are green, yellow and red.
+    #[cfg(all(test, feature = "dpdk"))]
+    pub(crate) fn colours(&mut self, rounds: u64) -> [u32; 3] {
+        let mut counts = [0; 3];
+        for _ in 0..rounds {
+            let at = self.next();
+            for policer in &self.order[at..at + BATCH] {
+                counts[self.policers[*policer].colour(OCTETS, Colour::Green, self.now) as usize] += 1;
+            }
+        }
+        counts
+    }
+
+    /// The time of the next batch has come; where it is in the order.
+    fn next(&mut self) -> usize {
+        self.now = Time(self.now.0 + GAP);
+        let at = self.at;
+        self.at = (at + BATCH) % POLICERS;
+        at
+    }
+}
+
+/// What each has.
+pub(crate) const fn profile(kind: Kind) -> Profile {
+    // A packet of 50 octets each 64 µs: 6.25 Mbit/s.
+    Profile {
+        kind,
+        cir: 4_000_000,
+        pir: if matches!(kind, Kind::Rfc2697) { 0 } else { 5_000_000 },
+        cbs: 3_000,
+        pbs: 3_000,
+        packets: 0,
+        colour_aware: false,
+        exceed: Action::Pass,
+        violate: Action::Drop,
+    }
+}
+
+/// In which packets come to them.
+pub(crate) fn order() -> Vec<usize> {
+    let mut order: Vec<usize> = (0..POLICERS).collect();
+    Random::new(0x901).shuffle(&mut order);
+    order
 }

@@ -36,6 +36,9 @@ const PORT: PortId = PortId(0);
 const ROUND_NS: u64 = 3_200;
 
 impl Queues {
+    /// What is measured: name, leaves and backlog.
+    pub const CASES: [(&str, usize, usize); 2] = [("4096", 4_096, 4_096), ("65536", 65_536, 32_768)];
+
     /// With so many leaves, and so many packets that wait.
     ///
     /// # Panics

@@ -1,7 +1,8 @@
-//! What there is without DPDK: the same functions, and no table that they could be called on.
+//! What there is without DPDK: the same functions, and nothing that they could be called on.
 
-use crate::{Error, Lookup, Started, Width};
+use crate::{Error, Lookup, Meter, Profile, Started, Width};
 use std::marker::PhantomData;
+use std::ops::Range;
 
 /// Says that DPDK is not there.
 ///
@@ -70,3 +71,58 @@ macro_rules! absent {
 
 absent!(Fib4, Writer4, Reader4, u32);
 absent!(Fib6, Writer6, Reader6, [u8; 16]);
+
+/// A scheduler that there never is.
+#[derive(Debug)]
+pub struct Scheduler(Never);
+
+impl Scheduler {
+    /// As DPDK's has them.
+    pub const QUEUES: u32 = 8;
+
+    /// Never comes.
+    pub fn new(_: Started, _: u32, _: usize, _: u32) -> Result<Self, Error> {
+        Err(Error::NotBuilt)
+    }
+
+    /// Not called.
+    pub fn put(&mut self, _: u32, _: u32) -> bool {
+        match self.0 {}
+    }
+
+    /// Not called.
+    pub fn enqueue(&mut self) -> usize {
+        match self.0 {}
+    }
+
+    /// Not called.
+    pub fn dequeue(&mut self, _: usize) -> usize {
+        match self.0 {}
+    }
+
+    /// Not called.
+    pub fn recycle(&mut self) {
+        match self.0 {}
+    }
+}
+
+/// Meters that there never are.
+#[derive(Debug)]
+pub struct Meters(Never);
+
+impl Meters {
+    /// Never come.
+    pub fn new(_: Started, _: Meter, _: Profile, _: Vec<usize>) -> Result<Self, Error> {
+        Err(Error::NotBuilt)
+    }
+
+    /// Not called.
+    pub fn pass(&mut self, _: u64) {
+        match self.0 {}
+    }
+
+    /// Not called.
+    pub fn colour(&mut self, _: Range<usize>, _: u32) -> &[u8] {
+        match self.0 {}
+    }
+}

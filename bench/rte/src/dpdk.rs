@@ -1,5 +1,11 @@
 //! DPDK itself.
 
+mod meter;
+mod sched;
+
+pub use meter::Meters;
+pub use sched::Scheduler;
+
 use crate::{Error, Lookup, Started, Width};
 use std::ffi::{CString, c_char, c_int, c_uint, c_void};
 use std::marker::PhantomData;

@@ -13,6 +13,7 @@
 #include <rte_fib.h>
 #include <rte_fib6.h>
 #include <rte_malloc.h>
+#include "shim.h"
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
@@ -24,8 +25,7 @@
 #define PAGE (2ul << 20)
 #define HEAP "tables"
 
-/* What DPDK calls the heap's NUMA node; any until it is there. */
-static int heap_socket = SOCKET_ID_ANY;
+int rte_shim_socket = SOCKET_ID_ANY;
 
 static int make_heap(size_t octets)
 {
@@ -52,8 +52,8 @@ static int make_heap(size_t octets)
 	free(addresses);
 	if (status != 0)
 		return -rte_errno;
-	heap_socket = rte_malloc_heap_get_socket(HEAP);
-	return heap_socket < 0 ? -rte_errno : 0;
+	rte_shim_socket = rte_malloc_heap_get_socket(HEAP);
+	return rte_shim_socket < 0 ? -rte_errno : 0;
 }
 
 int rte_shim_start(unsigned int cpu, unsigned int heap_mib)
@@ -77,7 +77,7 @@ struct rte_fib *rte_shim_fib_new(const char *name, int routes, unsigned int tbl8
 		.max_routes = routes,
 		.dir24_8 = { .nh_sz = width == 2 ? RTE_FIB_DIR24_8_2B : RTE_FIB_DIR24_8_4B, .num_tbl8 = tbl8 },
 	};
-	return rte_fib_create(name, heap_socket, &conf);
+	return rte_fib_create(name, rte_shim_socket, &conf);
 }
 
 struct rte_fib6 *rte_shim_fib6_new(const char *name, int routes, unsigned int tbl8, int width)
@@ -87,7 +87,7 @@ struct rte_fib6 *rte_shim_fib6_new(const char *name, int routes, unsigned int tb
 		.max_routes = routes,
 		.trie = { .nh_sz = width == 2 ? RTE_FIB6_TRIE_2B : RTE_FIB6_TRIE_4B, .num_tbl8 = tbl8 },
 	};
-	return rte_fib6_create(name, heap_socket, &conf);
+	return rte_fib6_create(name, rte_shim_socket, &conf);
 }
 
 int rte_shim_fib_select(struct rte_fib *fib, int vector)

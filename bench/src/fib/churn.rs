@@ -2,11 +2,11 @@
 
 use super::lookup::BATCH;
 use super::rival::{Loaded, Rival};
-use super::series::Series;
 use super::{FibError, VRF, VRFS, changes, memory_bytes};
 use crate::family::{Read, Write};
 use crate::random::Random;
 use crate::routes::Route;
+use crate::series::Series;
 use crate::traffic::Pattern;
 use lpm::{Change, Limits, Prefix, Value};
 use rte::Started;

@@ -1,10 +1,10 @@
 //! Lookups, 64 at a time: a hot loop of nothing else, and as between packets.
 
 use super::rival::{Loaded, Rival};
-use super::series::Series;
 use super::{FibError, VRF, VRFS, changes};
 use crate::family::{Read, Write};
 use crate::routes::Route;
+use crate::series::Series;
 use lpm::naive::Intervals;
 use lpm::{Limits, Value};
 use rte::{Lookup, Started};

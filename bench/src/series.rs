@@ -50,7 +50,7 @@ impl Series {
             unit: unit.into(),
             better: Better::Lower,
             runs: self.ours.len(),
-            against: opponent.map(|_| "rte_fib".into()),
+            against: opponent.map(|(code, _)| (*code).into()),
             ratio: opponent.map(|(_, theirs)| rounded(self.ratio(theirs))),
             details,
         }
