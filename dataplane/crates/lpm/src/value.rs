@@ -7,6 +7,7 @@ use std::num::NonZeroU16;
 /// Zero is "not found" inside the tables, and the highest bit is theirs, so `Option<Value>`
 /// takes two octets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
 pub struct Value(NonZeroU16);
 
 impl Value {

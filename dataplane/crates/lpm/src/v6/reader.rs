@@ -9,7 +9,7 @@ use super::search::*;
 use super::*;
 use crate::Value;
 use crate::arena::MARGIN_WORDS;
-use crate::lanes::{GROUP, highest_bits, lanes};
+use crate::lanes::{Found, GROUP, lanes};
 
 /// An IPv6 table's reading side. Cheap to clone, one for each thread.
 #[derive(Clone, Debug)]
@@ -320,7 +320,10 @@ impl<'t> Lookup<'t> {
         }
         if all & CHILD != 0 {
             let groups = found.as_chunks::<GROUP>().0;
-            let children = groups.iter().rev().fold(0, |mask, group| mask << GROUP | u64::from(highest_bits(*group)));
+            let children = groups
+                .iter()
+                .rev()
+                .fold(0, |mask, group| mask << GROUP | u64::from(Found::of(|lane| group[lane]).flags()));
             for lane in lanes::<N>(children) {
                 entries[lane] = self.child(entries[lane], found[lane]);
                 self.start(0).prefetch(entries[lane], 0);
