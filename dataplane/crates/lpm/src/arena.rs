@@ -104,6 +104,7 @@ pub(crate) struct Arena {
     limit_lines: usize,
     in_use_bytes: usize,
     retired_bytes: usize,
+    is_huge: bool,
 }
 
 /// What is known of a line, where it matters: at both ends of a free run, and of a line in
@@ -144,8 +145,16 @@ impl Arena {
             limit_lines,
             in_use_bytes: 0,
             retired_bytes: 0,
+            is_huge: false,
         };
         Some((arena, memory))
+    }
+
+    /// Asks for pages of 2 MiB, before anything is taken: of the last one, a part is for nothing.
+    pub fn advise_huge(&mut self, memory: &Memory) {
+        debug_assert!(self.lines.is_empty(), "a page that is there stays small");
+        memory.0.advise_huge(0, memory.0.len());
+        self.is_huge = true;
     }
 
     /// A block, with whatever its last owner left in it. `None` when there is no room.
@@ -204,9 +213,16 @@ impl Arena {
         self.limit_bytes() - self.in_use_bytes - self.retired_bytes
     }
 
-    /// Octets that were ever given: what the memory costs.
+    /// Octets that were ever given, with the rest of a page of 2 MiB: what the memory costs.
     pub fn touched_bytes(&self) -> usize {
-        self.lines.len() * LINE_BYTES
+        let given = self.lines.len() * LINE_BYTES;
+        if !self.is_huge || given == 0 {
+            return given;
+        }
+        let end = MARGIN_WORDS * WORD_BYTES + given;
+        let whole = (self.limit_bytes() + 2 * MARGIN_WORDS * WORD_BYTES) / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES;
+        // What lies behind the last whole page of 2 MiB is of small ones.
+        if end <= whole { end.next_multiple_of(HUGE_PAGE_BYTES) } else { end }
     }
 
     /// Octets in all.
@@ -385,6 +401,7 @@ fn mask(size: Size) -> u8 {
     (1 << size.0) - 1
 }
 
+const HUGE_PAGE_BYTES: usize = 2 << 20;
 const WORD_BYTES: usize = size_of::<AtomicU64>();
 const LINE_BYTES: usize = 64;
 const LINE_WORDS: usize = LINE_BYTES / WORD_BYTES;

@@ -521,6 +521,17 @@ fn a_vrf_with_a_default_route_and_a_few_others_takes_less_than_32_kib() {
 }
 
 #[test]
+fn blocks_of_all_ipv4_vrfs_share_a_page_of_2_mib() {
+    let mut writer = Writer4::new(Limits { vrfs: 2, bytes: 8 << 20 }).unwrap();
+    let empty = writer.usage().resident_bytes;
+    writer.insert(0, v4("192.0.2.0/24"), value(1)).unwrap();
+    let one = writer.usage().resident_bytes;
+    assert_eq!(one - empty, (2 << 20) + (4 << 10), "a large page of blocks, and a small one of entries");
+    writer.insert(1, v4("192.0.2.0/24"), value(1)).unwrap();
+    assert_eq!(writer.usage().resident_bytes - one, 4 << 10);
+}
+
+#[test]
 fn a_host_route_of_ipv6_takes_a_line_wherever_it_is() {
     let mut writer = small::<u128, Writer6>(100 << 10);
     let used = |writer: &Writer6| writer.usage().used_bytes;
