@@ -118,6 +118,8 @@ pub struct TunnelReport {
     pub local: String,
     /// Outer destination.
     pub remote: String,
+    /// The gateway's own MAC inside, to which the remote end sends; `None` if it carries no Ethernet.
+    pub mac: Option<String>,
     /// The interface whose MTU counts; `None` if the file does not tell, and 1,500 are assumed.
     pub underlay: Option<String>,
     /// What the tunnel puts before an inner packet, the outer IP header included.
@@ -285,6 +287,7 @@ impl TunnelReport {
             vrf: config.vrfs[tunnel.vrf].name.clone(),
             local: tunnel.local.to_string(),
             remote: tunnel.remote.to_string(),
+            mac: tunnel.kind.ethernet().then(|| tunnel.inside_mac().to_string()),
             underlay: config.underlay(tunnel).map(|(index, _)| config.interfaces[index].name.clone()),
             overhead: tunnel.overhead(),
             mtu,
@@ -363,10 +366,13 @@ impl fmt::Display for Report {
             let ends = format!("{} > {}", it.local, it.remote);
             let underlay = it.underlay.clone().unwrap_or_else(|| "1500 assumed".to_owned());
             let (name, kind, vrf) = (it.name.clone(), it.kind.clone(), it.vrf.clone());
-            [name, kind, vrf, ends, underlay, overhead, mtu, mss_4, mss_6, rdma_4, rdma_6]
+            let mac = or_dash(it.mac.as_deref());
+            [name, kind, vrf, ends, mac, underlay, overhead, mtu, mss_4, mss_6, rdma_4, rdma_6]
         });
-        let heads =
-            ["tunnel", "type", "vrf", "ends", "underlay", "overhead", "mtu", "mss v4", "mss v6", "rdma v4", "rdma v6"];
+        let heads = [
+            "tunnel", "type", "vrf", "ends", "mac", "underlay", "overhead", "mtu", "mss v4", "mss v6", "rdma v4",
+            "rdma v6",
+        ];
         table(f, heads, tunnels.collect())?;
         let groups = self.groups.iter().map(|it| {
             let members = it.members.iter().map(|member| format!("{} {}", member.tunnel, member.weight));
@@ -445,6 +451,7 @@ mod tests {
         let tunnel = &report.tunnels[0];
         assert_eq!(tunnel.underlay.as_deref(), Some("wan0"));
         assert_eq!((tunnel.overhead, tunnel.mtu), (50, 1450));
+        assert_eq!(tunnel.mac.as_deref(), Some("02:bc:47:97:93:62"), "the remote end has to know it");
         assert_eq!((tunnel.mss_ipv4, tunnel.mss_ipv6), (Some(1410), Some(1390)));
         assert_eq!((tunnel.rdma_mtu_ipv4, tunnel.rdma_mtu_ipv6), (Some(1024), Some(1024)));
     }

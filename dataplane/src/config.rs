@@ -32,11 +32,13 @@ use serde::Deserialize;
 
 use source::Source;
 
+use crate::hash;
 use crate::packet::{Class, Family};
 use crate::qos::{Account, ClassSpec, Limit, Rate, Weight, policer};
 use crate::tables::filter::Match;
 use crate::tables::{ReversePath, acl};
 use crate::tunnel::Kind;
+use wire::Mac;
 
 pub use error::{ConfigError, Fault, FaultKind, Faults};
 pub use values::{LOCAL_DEVICE, ValueError};
@@ -590,6 +592,16 @@ impl Tunnel {
     /// Octets that the tunnel puts before an inner IP packet, the outer IP header included.
     pub fn overhead(&self) -> u16 {
         self.kind.overhead(Family::of(self.local))
+    }
+
+    /// The MAC of the gateway inside a tunnel that carries Ethernet: the file's, or one made of name and ends, so that it
+    /// is the same after a restart and in `replay`. Locally administered, unicast.
+    pub fn inside_mac(&self) -> Mac {
+        let made = || {
+            let octets = hash::stable(&format!("{} {} {}", self.name, self.local, self.remote)).to_be_bytes();
+            [0x02, octets[3], octets[4], octets[5], octets[6], octets[7]]
+        };
+        Mac::new(self.mac.unwrap_or_else(made))
     }
 }
 

@@ -10,6 +10,12 @@ pub type QuickMap<K, V> = HashMap<K, V, BuildHasherDefault<Quick>>;
 /// A set with the quick hash.
 pub type QuickSet<K> = HashSet<K, BuildHasherDefault<Quick>>;
 
+/// FNV-1a of a text: stable over versions and machines, which is all that is asked of it.
+pub fn stable(text: &str) -> u64 {
+    let step = |hash: u64, octet| (hash ^ u64::from(octet)).wrapping_mul(0x0000_0100_0000_01b3);
+    text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, step)
+}
+
 /// Multiply and fold each word.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Quick(u64);

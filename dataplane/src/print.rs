@@ -30,6 +30,7 @@ const TUNNELS: Columns = &[
     ("inner", "inner"),
     ("local", "local"),
     ("remote", "remote"),
+    ("mac", "mac"),
     ("vrf", "vrf"),
     ("mtu", "mtu"),
     ("state", "state"),

@@ -70,6 +70,7 @@ fn assert_shown(gateway: &Penstock, form: Form, end: End) {
         assert_eq!(row[key].to_string(), value, "{row}");
     }
     assert_eq!(row["inner"], if form.ethernet { "ethernet" } else { "ip" }, "{row}");
+    assert_eq!(row["mac"].is_string(), form.ethernet, "what the far end has to send to: {row}");
     assert_eq!((&row["local"], &row["remote"]), (&local.into(), &remote.into()), "{row}");
     assert_eq!((&row["mtu"], &row["state"]), (&(MTU - form.overhead).into(), &"ready".into()), "{row}");
     assert_eq!(row["counters"]["ecn_alarms"], 0, "{row}");

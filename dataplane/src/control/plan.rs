@@ -314,7 +314,7 @@ impl Plan {
                     },
                     name: tunnel.name.clone(),
                     vrf: Vrf(tunnel.vrf as u16),
-                    mac: super::resolve::tunnel_mac(tunnel),
+                    mac: tunnel.inside_mac(),
                     mtu: DEFAULT_MTU,
                     rpf: ReversePath::Off,
                     addresses: Vec::new(),

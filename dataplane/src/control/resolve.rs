@@ -9,6 +9,7 @@ use super::rib::WayId;
 use super::shaping;
 use crate::config::{Config, Df, EcnMode, HashMode, UdpChecksum};
 use crate::fib::Fib;
+use crate::hash;
 use crate::packet::{AdjacencyId, Family, FlowHash, PortId, TunnelId, Vrf};
 use crate::stats::Room;
 use crate::tables::filter::Ways;
@@ -541,7 +542,7 @@ impl View<'_> {
             }
             other => format!("{other:?}"),
         };
-        stable_hash(&text)
+        hash::stable(&text)
     }
 
     /// How a target is now.
@@ -655,7 +656,7 @@ impl View<'_> {
             Family::V6 => EtherType::IPV6,
         };
         rewrite.octets[at..at + 2].copy_from_slice(&ethertype.to_be_bytes());
-        let own = tunnel_mac(tunnel);
+        let own = tunnel.inside_mac();
         let inner = match inside {
             Inside::Mac(mac) => Some((mac, own)),
             Inside::Brought => None,
@@ -681,7 +682,7 @@ impl View<'_> {
                 .expect("the configuration has one family per tunnel"),
             mtu: self.tunnel_mtu(id),
             clamp: tunnel.mss,
-            mac: tunnel_mac(tunnel),
+            mac: tunnel.inside_mac(),
             has_device: !tunnel.addresses.is_empty(),
             allowed_sources: tunnel.allowed_sources.clone(),
             addresses: port.addresses.clone(),
@@ -729,22 +730,6 @@ fn policing(config: &Config) -> Policing {
     let tunnels = config.tunnels.iter().map(|tunnel| number(tunnel.policer)).collect();
     let tenants = shaping::tenants(config).map(|tenant| number(tenant?.policer)).collect();
     Policing::new(interfaces, tunnels, tenants)
-}
-
-/// A tunnel's inner MAC: the configured one, or one made of name and ends, so that it is the same after a restart and
-/// in `replay`. Locally administered, unicast.
-pub fn tunnel_mac(tunnel: &crate::config::Tunnel) -> Mac {
-    if let Some(mac) = tunnel.mac {
-        return Mac::new(mac);
-    }
-    let octets = stable_hash(&format!("{} {} {}", tunnel.name, tunnel.local, tunnel.remote)).to_be_bytes();
-    Mac::new([0x02, octets[3], octets[4], octets[5], octets[6], octets[7]])
-}
-
-/// FNV-1a: stable over versions and machines, which is all that is asked of it.
-fn stable_hash(text: &str) -> u64 {
-    let step = |hash: u64, octet| (hash ^ u64::from(octet)).wrapping_mul(0x0000_0100_0000_01b3);
-    text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, step)
 }
 
 #[cfg(test)]

@@ -151,6 +151,7 @@ impl View<'_> {
                 "port": (port != 0).then_some(port),
                 "local": tunnel.local,
                 "remote": tunnel.remote,
+                "mac": tunnel.kind.ethernet().then(|| tunnel.inside_mac().to_string()),
                 "vrf": self.vrf(tunnel.vrf),
                 "underlay_vrf": self.vrf(tunnel.underlay_vrf),
                 "state": self.resolver.tunnel(id).map_or("no route to remote", state),

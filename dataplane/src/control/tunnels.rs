@@ -5,7 +5,7 @@ use super::export::{EXPORT_METRIC, Exports, export};
 use super::host::{Host, RouteKey, TunKind};
 use super::netlink::{self, Changes, Commander, ExportedRoute, Target as ExportTarget};
 use super::plan::{self, PUNT_DEVICE, Plan, Target};
-use super::resolve::{Resolver, tunnel_mac};
+use super::resolve::Resolver;
 use super::rib::Way;
 use crate::config::Config;
 use crate::io::{Outlet, Outlets};
@@ -247,7 +247,7 @@ fn specs(config: &Config, mtu: impl Fn(TunnelId) -> u16) -> Vec<(PortId, Spec)> 
         let spec = Spec {
             name: tunnel.name.clone(),
             kind: if tunnel.kind.ethernet() { TunKind::Tap } else { TunKind::Tun },
-            mac: tunnel.kind.ethernet().then(|| tunnel_mac(tunnel).octets()),
+            mac: tunnel.kind.ethernet().then(|| tunnel.inside_mac().octets()),
             mtu: device_mtu(tunnel, mtu(id)).into(),
             ipv6: tunnel.kind.carries(Family::V6),
             addresses: tunnel.addresses.clone(),

@@ -180,14 +180,14 @@ fn a_tunnels_headers_are_those_of_its_file() {
 fn a_tunnels_mac_is_the_same_on_every_start_and_a_hosts() {
     let tunnels = |text: &str| config(text).tunnels;
     let [a, b] = &tunnels("")[..] else { panic!("two tunnels") };
-    assert_eq!(tunnel_mac(a).octets(), [2, 0, 0, 0, 2, 1], "the file's");
-    let made = tunnel_mac(b);
+    assert_eq!(a.inside_mac().octets(), [2, 0, 0, 0, 2, 1], "the file's");
+    let made = b.inside_mac();
     assert_eq!(made.octets()[0], 2, "locally administered, and no group");
     // To peers this is a neighbour's MAC: it may not change with a version.
     assert_eq!(made.octets(), [2, 19, 84, 94, 182, 255]);
     let mut other = b.clone();
     other.name = "c".into();
-    assert_ne!(tunnel_mac(&other), made);
+    assert_ne!(other.inside_mac(), made);
 }
 
 /// A resolver, with the plans it was given.
