@@ -7,7 +7,7 @@ use dataplane::packet::{Batch, Exits, FlowHash, Packet, PortId, Stock, Time, Vrf
 use dataplane::stats::{Room, Tally};
 use dataplane::tables::acl::{Action, Rule};
 use dataplane::tables::filter::{Match, Ways};
-use dataplane::tables::{Acl, Port, PortKind, ReversePath};
+use dataplane::tables::{Classifier, Port, PortKind, ReversePath};
 use etherparse::PacketBuilder;
 use ipnet::{IpNet, Ipv4Net};
 use lpm::Prefix4;
@@ -22,7 +22,7 @@ const SERVICES: [u16; 12] = [22, 25, 53, 80, 123, 179, 443, 2049, 3306, 4420, 47
 
 /// The list, a worker's counters, and packets that have been parsed.
 pub struct List {
-    acl: Acl,
+    acl: Classifier,
     tally: Tally,
     at_rest: VecDeque<Box<Packet>>,
     batch: Batch,
@@ -56,7 +56,7 @@ impl List {
             addresses: Vec::new(),
             rpf: ReversePath::Off,
         };
-        let acl = Acl::new(all, Ways::new(&[port], std::iter::empty())).expect("there is memory");
+        let acl = Classifier::new(all, None, Ways::new(&[port], std::iter::empty())).expect("there is memory");
         let room = Room { rules, ..Room::default() };
         Self { acl, tally: Tally::new(room), at_rest: packets.into(), batch: Batch::new(), exits: Exits::new() }
     }

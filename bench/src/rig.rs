@@ -19,10 +19,9 @@ use dataplane::qos::policer::{self, Profile};
 use dataplane::qos::{Account, Limit, PacketRate, Plan, Policers, PortSpec, Rate, Shaper, Spec, TenantSpec};
 use dataplane::stats::{Room, Tally, Totals};
 use dataplane::tables::acl::{Action, Rule};
-use dataplane::tables::classes;
 use dataplane::tables::filter::{Match, Ways};
 use dataplane::tables::{
-    Acl, Adjacencies, Adjacency, Classes, Locals, Policing, Port, PortKind, Ports, Resolution, ReversePath, Tables,
+    Adjacencies, Adjacency, Classifier, Locals, Marks, Policing, Port, PortKind, Ports, Resolution, ReversePath, Tables,
 };
 use dataplane::tunnel::{Ends, Geneve, Gre, Identification, IpInIp, Kind, Outer, Tunnel, Tunnels, Vxlan};
 use etherparse::PacketBuilder;
@@ -140,7 +139,6 @@ impl Rig {
         let ports: Vec<Port> = [LAN, WAN].iter().filter_map(|port| rig.tables.ports.get(*port).cloned()).collect();
         let ways = Ways::new(&ports, [Vrf::DEFAULT].into_iter());
         let count = rules.len();
-        rig.tables.acl = Acl::new(rules, ways.clone()).expect("there is memory");
         rig.tables.policing = Policing::new(vec![Some(0), None], vec![None], vec![]);
         let tenants = 8;
         let tenant = |at: u8| Match {
@@ -148,9 +146,8 @@ impl Rig {
             ..Match::default()
         };
         let preset = Qos::gpu_gateway();
-        let rules =
-            classes::Rules { tenants: (1..tenants).map(tenant).collect(), classes: preset.rules, rest: preset.rest };
-        rig.tables.classes = Classes::new(Some(rules), ways).expect("there is memory");
+        let marks = Marks { tenants: (1..tenants).map(tenant).collect(), classes: preset.rules, rest: preset.rest };
+        rig.tables.classifier = Classifier::new(rules, Some(marks), ways).expect("there is memory");
         let room = Room { ports: 2, tunnels: 1, adjacencies: 2 + Load::Cold.next_hops(), rules: count, policers: 1 };
         rig.pipeline.tally = Tally::new(room);
         let profile = Profile {
@@ -393,8 +390,7 @@ fn tables(path: Path, fib: Fib, next_hops: usize) -> Tables {
             allowed_sources: None,
             addresses: Vec::new(),
         }]),
-        classes: Classes::default(),
-        acl: Acl::default(),
+        classifier: Classifier::default(),
         policing: Policing::default(),
         fib,
         adjacencies,

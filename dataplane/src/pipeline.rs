@@ -74,8 +74,7 @@ impl Pipeline {
     #[inline(always)]
     fn go_on(&mut self, batch: &mut Batch, tables: &Tables, now: Time) {
         self.count_entered(batch);
-        tables.acl.admit(batch, &mut self.exits, &mut self.tally); // first match in file order, for the whole batch
-        tables.classes.classify(batch); // tenant and class: first match in file order each
+        tables.classifier.admit(batch, &mut self.exits, &mut self.tally); // acl, tenant, class: first match of each
         self.policers.admit(batch, &mut self.exits, &tables.policing, now, &mut self.tally); // RFC 2697, 2698, 4115
         self.forward(batch, tables, now);
     }
@@ -105,7 +104,7 @@ impl Pipeline {
             let adjacency = tables.inject(packet)?; // the adjacency is the device's
             packet.bind(adjacency)
         });
-        tables.classes.classify(batch);
+        tables.classifier.mark(batch);
         self.shaper.enqueue(batch, &mut self.exits, now);
     }
 

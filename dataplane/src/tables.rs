@@ -2,7 +2,7 @@
 
 pub mod acl;
 mod adjacency;
-pub mod classes;
+mod classifier;
 pub mod filter;
 mod group;
 mod locals;
@@ -18,9 +18,8 @@ mod sync {
     pub use std::sync::{Arc, Mutex, MutexGuard};
 }
 
-pub use acl::Acl;
 pub use adjacency::{Adjacencies, Adjacency, Resolution};
-pub use classes::Classes;
+pub use classifier::{Classifier, Marks};
 pub use group::{BUCKETS, Group, MEMBERS, Member, mix};
 pub use locals::Locals;
 pub use policing::Policing;
@@ -49,10 +48,8 @@ pub struct Tables {
     pub locals: Locals,
     /// What comes out of tunnels.
     pub tunnels: Tunnels,
-    /// What may pass.
-    pub acl: Acl,
-    /// Whose packets are, and which queue they wait in.
-    pub classes: Classes,
+    /// What may pass, whose packets are, and which queue they wait in.
+    pub classifier: Classifier,
     /// Who is policed.
     pub policing: Policing,
     /// Routes.

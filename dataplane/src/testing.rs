@@ -14,7 +14,7 @@ use crate::qos::Shaper;
 use crate::slow::{Limiter, Slow, Wanted};
 use crate::stats::{Page, Room, Tally, Totals};
 use crate::tables::{
-    Acl, Adjacencies, Adjacency, Classes, Locals, Policing, Port, PortKind, Ports, Published, Resolution, ReversePath,
+    Adjacencies, Adjacency, Classifier, Locals, Policing, Port, PortKind, Ports, Published, Resolution, ReversePath,
     Tables, published,
 };
 use crate::tunnel::{Ends, Kind, Outer, Tunnel, Tunnels, Vxlan};
@@ -286,8 +286,7 @@ impl World {
             ports: ports(),
             locals: locals(),
             tunnels: Tunnels::new(vec![tunnel(AWS_A), tunnel(AWS_B)]),
-            classes: Classes::default(),
-            acl: Acl::default(),
+            classifier: Classifier::default(),
             policing: Policing::default(),
             fib: Fib { v4: v4.reader(), v6: table6.reader() },
             adjacencies: adjacencies(),

@@ -14,8 +14,8 @@ use crate::packet::{AdjacencyId, Family, FlowHash, PortId, TunnelId, Vrf};
 use crate::stats::Room;
 use crate::tables::filter::Ways;
 use crate::tables::{
-    Acl, Adjacencies, Adjacency, Classes, Group, Locals, Member, Policing, Port, PortKind, Ports, Published,
-    Resolution, Tables, mix, published,
+    Adjacencies, Adjacency, Classifier, Group, Locals, Member, Policing, Port, PortKind, Ports, Published, Resolution,
+    Tables, mix, published,
 };
 use crate::tunnel::{Ends, Outer, Tunnel, Tunnels};
 use ipnet::IpNet;
@@ -44,12 +44,9 @@ pub enum ResolveError {
         /// Why.
         source: TableError,
     },
-    /// The access list could not be made.
-    #[error("access list: {0}")]
-    Acl(TableError),
-    /// Tenants and classes could not be told apart.
-    #[error("tenants and classes: {0}")]
-    Classes(TableError),
+    /// What packets meet could not be told apart.
+    #[error("access list, tenants and classes: {0}")]
+    Classifier(TableError),
     /// A worker holds on to tables that are long out of date.
     #[error("a worker is stuck: what changed waits for it")]
     Behind,
@@ -98,8 +95,7 @@ pub struct Resolver {
     published: Published<Tables>,
     generation: u64,
     /// As last compiled.
-    acl: Acl,
-    classes: Classes,
+    classifier: Classifier,
 }
 
 impl Resolver {
@@ -124,8 +120,7 @@ impl Resolver {
             ports: Ports::default(),
             locals: Locals::default(),
             tunnels: Tunnels::default(),
-            acl: Acl::default(),
-            classes: Classes::default(),
+            classifier: Classifier::default(),
             policing: Policing::default(),
             fib: Fib { v4: v4.reader(), v6: v6.reader() },
             adjacencies: Adjacencies::new(),
@@ -143,8 +138,7 @@ impl Resolver {
             dead: Vec::new(),
             published: published(tables),
             generation: 0,
-            acl: Acl::default(),
-            classes: Classes::default(),
+            classifier: Classifier::default(),
         })
     }
 
@@ -295,7 +289,7 @@ impl Resolver {
         if wanted.len() > room {
             return Err(ResolveError::TooManyNeighbours { most: room });
         }
-        self.compile_filters(view)?;
+        self.compile_lists(view)?;
         // Nothing refers to what is taken out here once the new tables are seen.
         let (targets, gone) = mem::take(&mut self.targets).into_iter().partition(|(target, _)| wanted.contains(target));
         self.targets = targets;
@@ -328,16 +322,14 @@ impl Resolver {
         Ok((self.publish(view), freed))
     }
 
-    /// The rules as they are now, compiled anew only where they differ.
-    fn compile_filters(&mut self, view: &View<'_>) -> Result<(), ResolveError> {
+    /// What packets meet as it is now, compiled anew only if it differs.
+    fn compile_lists(&mut self, view: &View<'_>) -> Result<(), ResolveError> {
         let ways = Ways::new(&view.plan.ports, view.config.tunnels.iter().map(|tunnel| Vrf(tunnel.vrf as u16)));
         let rules = view.config.acl.iter().map(|entry| &entry.rule);
-        if !self.acl.is_of(rules.clone(), &ways) {
-            self.acl = Acl::new(rules.cloned().collect(), ways.clone()).map_err(ResolveError::Acl)?;
-        }
-        let rules = shaping::rules(view.config);
-        if !self.classes.is_of(rules.as_ref(), &ways) {
-            self.classes = Classes::new(rules, ways).map_err(ResolveError::Classes)?;
+        let marks = shaping::marks(view.config);
+        if !self.classifier.is_of(rules.clone(), marks.as_ref(), &ways) {
+            let made = Classifier::new(rules.cloned().collect(), marks, ways);
+            self.classifier = made.map_err(ResolveError::Classifier)?;
         }
         Ok(())
     }
@@ -424,8 +416,7 @@ impl Resolver {
             ports: Ports::new(ports),
             locals,
             tunnels: Tunnels::new((0..config.tunnels.len()).map(|at| view.tunnel(TunnelId(at as u16))).collect()),
-            acl: self.acl.clone(),
-            classes: self.classes.clone(),
+            classifier: self.classifier.clone(),
             policing: policing(config),
             fib: Fib { v4: self.v4.reader(), v6: self.v6.reader() },
             adjacencies,

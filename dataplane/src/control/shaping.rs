@@ -3,7 +3,7 @@
 use crate::config::{Config, Qos, Tenant};
 use crate::packet::{Class, PortId};
 use crate::qos::{Buffer, Limit, PortSpec, Rate, Spec, TenantSpec, TunnelSpec};
-use crate::tables::classes::Rules;
+use crate::tables::Marks;
 use std::sync::Arc;
 
 /// What may wait with one worker: its own part of packet memory.
@@ -18,7 +18,7 @@ fn is_shaped(config: &Config) -> bool {
 }
 
 /// What makes packets a tenant's, and of a class; `None` where nothing is queued by it.
-pub fn rules(config: &Config) -> Option<Rules> {
+pub fn marks(config: &Config) -> Option<Marks> {
     is_shaped(config).then(|| {
         let others = tenants(config).skip(1).flatten();
         let (classes, rest) = match &config.qos {
@@ -26,7 +26,7 @@ pub fn rules(config: &Config) -> Option<Rules> {
             // One class, with a queue for each flow.
             None => (Vec::new(), Qos::gpu_gateway().rest),
         };
-        Rules { tenants: others.map(|tenant| tenant.matches.clone()).collect(), classes, rest }
+        Marks { tenants: others.map(|tenant| tenant.matches.clone()).collect(), classes, rest }
     })
 }
 
@@ -134,7 +134,7 @@ mod tests {
     fn a_port_with_nothing_to_share_has_no_shaper() {
         let two = "[interface.wan0]\n[interface.lan0]\n";
         assert_eq!(ports(two, 25), []);
-        assert!(rules(&config(two)).is_none());
+        assert!(marks(&config(two)).is_none());
         assert_eq!(ports("[interface.lan0]\n[interface.wan0]\nrate = \"10G\"\n", 25), [(1, Some(10))]);
         assert_eq!(ports(&format!("{two}{TENANT}"), 25), [(0, Some(25)), (1, Some(25))]);
         assert_eq!(ports(&format!("{two}[qos]\n"), 25), [(0, Some(25)), (1, Some(25))]);

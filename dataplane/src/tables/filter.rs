@@ -1,9 +1,10 @@
-//! Which of an ordered list of rules a packet meets first, at a cost that hardly depends on how many there are.
+//! Which rule a packet meets first of each of some ordered lists, at a cost that hardly depends on how many there are.
 //!
 //! What a rule asks for is looked at one thing at a time: source, destination, and the rest. Each is looked up in a
 //! table of its own, whatever the number of rules, and answers with a *row*: a bit for each rule that does not mind.
 //! The lowest bit that is set in all rows is the first rule met (Lakshman and Stiliadis, SIGCOMM 1998). A row has
-//! groups of 256 bits, and a summary says which of them are not empty, so a thousand rules are four steps at most.
+//! groups of 256 bits, and a summary says which of them are not empty, so a thousand rules are four steps at most. Each
+//! list has groups of its own: what is looked up is looked up once for all.
 //!
 //! Way in, protocol, DSCP and ports take few different rows, and all their combinations are made beforehand (Gupta and
 //! McKeown, SIGCOMM 1999). Where those would be too many, each has its row at run time.
@@ -15,7 +16,7 @@ mod compile;
 mod rows;
 
 use super::{Port, PortKind};
-use crate::packet::{AdjacencyId, Batch, Family, Packet, PortId, Traits, TunnelId, Vrf};
+use crate::packet::{Batch, Family, Packet, PortId, Traits, TunnelId, Vrf};
 use ipnet::IpNet;
 use lpm::{Reader4, Reader6, TableError, Value};
 use rows::{Fold, PortClasses, Rows};
@@ -97,7 +98,10 @@ impl Ways {
     }
 }
 
-/// An ordered list of rules, compiled.
+/// How many lists are looked at together: an access list, tenants, classes.
+pub const LISTS: usize = 3;
+
+/// Ordered lists of rules, compiled.
 #[derive(Clone, Debug)]
 pub struct Filter {
     v4: Side<Reader4>,
@@ -111,8 +115,10 @@ pub struct Filter {
 /// What rules say of packets of one family.
 #[derive(Clone, Debug)]
 struct Side<R> {
-    /// The rules that such a packet may meet: bits of a row, in order.
+    /// The rules that such a packet may meet, by their places in their lists: bits of a row, in order.
     rules: Box<[u16]>,
+    /// Groups of each list: bits of a summary.
+    lists: [u64; LISTS],
     /// `None` where no rule asks for it.
     sources: Option<R>,
     source_rows: Rows,
@@ -178,37 +184,42 @@ impl Filter {
     /// No rule.
     pub const NONE: u16 = u16::MAX;
 
-    /// Compiles rules for packets that come in by these ways.
+    /// Compiles lists of rules for packets that come in by these ways.
     ///
     /// # Errors
     ///
     /// There is no memory, or no room for so many prefixes.
-    pub fn new(rules: &[Match], ways: &Ways) -> Result<Self, TableError> {
+    pub fn new(lists: &[Vec<Match>; LISTS], ways: &Ways) -> Result<Self, TableError> {
         Ok(Self {
-            v4: compile::side(rules, &ways.all, Family::V4)?,
-            v6: compile::side(rules, &ways.all, Family::V6)?,
+            v4: compile::side(lists, &ways.all, Family::V4)?,
+            v6: compile::side(lists, &ways.all, Family::V6)?,
             tunnels_at: ways.ports,
-            cnp: rules.iter().any(|rule| rule.cnp),
+            cnp: lists.iter().flatten().any(|rule| rule.cnp),
         })
     }
 
-    /// The first rule that each packet meets, by its place in the list; [`Self::NONE`] where there is none. As in other
-    /// lookups before the route's, the answer is in the packet's adjacency.
+    /// Whether all combinations are made beforehand.
+    pub const fn is_folded(&self) -> bool {
+        matches!((&self.v4.rest, &self.v6.rest), (Rest::Folded { .. }, Rest::Folded { .. }))
+    }
+
+    /// Hands on the first rule of each list that each packet meets, by its place in the list; [`Self::NONE`] where there
+    /// is none.
     ///
     /// The packets are parsed, and at most [`Batch::SIZE`]: all their addresses are looked up at once, so that what one
     /// waits for overlaps with the others.
-    #[inline]
-    pub fn first(&self, packets: &mut [Box<Packet>]) {
+    #[inline(always)]
+    pub fn first(&self, packets: &mut [Box<Packet>], mut met: impl FnMut(&mut Packet, [u16; LISTS])) {
         let v4 = |packet: &Packet| packet.ipv4().map(|header| (header.source.value(), header.destination.value()));
-        if self.first_of(&self.v4, packets, v4) < packets.len() {
-            self.first_v6(packets);
+        if self.first_of(&self.v4, packets, v4, &mut met) < packets.len() {
+            self.first_v6(packets, met);
         }
     }
 
     #[inline(never)]
-    fn first_v6(&self, packets: &mut [Box<Packet>]) {
+    fn first_v6(&self, packets: &mut [Box<Packet>], met: impl FnMut(&mut Packet, [u16; LISTS])) {
         let v6 = |packet: &Packet| packet.ipv6().map(|header| (header.source_bits(), header.destination_bits()));
-        self.first_of(&self.v6, packets, v6);
+        self.first_of(&self.v6, packets, v6, met);
     }
 
     /// The same for packets of one family; returns how many there were.
@@ -218,6 +229,7 @@ impl Filter {
         side: &Side<R>,
         packets: &mut [Box<Packet>],
         ends: impl Fn(&Packet) -> Option<(A, A)>,
+        mut met: impl FnMut(&mut Packet, [u16; LISTS]),
     ) -> usize {
         let mut which = [0_u8; Batch::SIZE];
         let mut addresses = [[A::default(); Batch::SIZE]; 2];
@@ -240,7 +252,8 @@ impl Filter {
         for at in 0..count {
             let packet = &mut packets[usize::from(which[at])];
             let [source, destination] = [classes[0][at], classes[1][at]].map(|class| class.map_or(0, Value::as_u16));
-            packet.adjacency = AdjacencyId(side.first(&self.facts(packet), source, destination).into());
+            let rules = side.first(&self.facts(packet), source, destination);
+            met(packet, rules);
         }
         count
     }
@@ -275,7 +288,7 @@ fn is_cnp(protocol: u8, ports: Option<(u16, u16)>, transport: &[u8]) -> bool {
 
 impl<R> Side<R> {
     #[inline(always)]
-    fn first(&self, facts: &Facts, source: u16, destination: u16) -> u16 {
+    fn first(&self, facts: &Facts, source: u16, destination: u16) -> [u16; LISTS] {
         let way = self.ways.get(facts.way).copied().unwrap_or(0);
         let protocol = self.protocols[facts.protocol];
         let dscp = self.dscps[facts.dscp];
@@ -284,22 +297,27 @@ impl<R> Side<R> {
             None => (self.source_ports.none(), self.destination_ports.none()),
         };
         let addresses = [self.source_rows.row(source), self.destination_rows.row(destination)];
-        let bit = match &self.rest {
+        match &self.rest {
             Rest::Folded { ways, dscps, ports, all, rows } => {
                 let class = all.class(dscps.class(ways.class(way, protocol), dscp), ports.class(from, to));
                 let [source, destination] = addresses;
-                rows::first([source, destination, rows.row(class)])
+                self.met([source, destination, rows.row(class)])
             }
             Rest::Apart(rest) => self.first_apart(addresses, rest, [way, protocol, dscp, from, to]),
-        };
-        bit.map_or(Filter::NONE, |bit| self.rules[bit])
+        }
     }
 
     #[cold]
-    fn first_apart(&self, addresses: [rows::Row<'_>; 2], rest: &[Rows; 5], classes: [u16; 5]) -> Option<usize> {
+    fn first_apart(&self, addresses: [rows::Row<'_>; 2], rest: &[Rows; 5], classes: [u16; 5]) -> [u16; LISTS] {
         let [source, destination] = addresses;
         let [way, protocol, dscp, from, to] = std::array::from_fn(|at| rest[at].row(classes[at]));
-        rows::first([source, destination, way, protocol, dscp, from, to])
+        self.met([source, destination, way, protocol, dscp, from, to])
+    }
+
+    /// By the lowest bits that all rows have.
+    #[inline(always)]
+    fn met<const N: usize>(&self, rows: [rows::Row<'_>; N]) -> [u16; LISTS] {
+        self.lists.map(|groups| rows::first(&rows, groups).map_or(Filter::NONE, |bit| self.rules[bit]))
     }
 }
 

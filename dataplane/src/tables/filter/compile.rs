@@ -1,7 +1,7 @@
 //! From rules to rows: once for each change of the configuration, so cost counts little and bounds much.
 
 use super::rows::{Fold, GROUP, Group, PortClasses, Rows};
-use super::{CNP, Family, Match, Rest, Side, WayIn};
+use super::{CNP, Family, Filter, LISTS, Match, Rest, Side, WayIn};
 use ipnet::IpNet;
 use lpm::{Limits, Prefix4, Prefix6, Reader4, Reader6, TableError, Value, Writer4, Writer6};
 use std::collections::{BTreeMap, HashMap};
@@ -54,12 +54,24 @@ const PORTS: u32 = 1 << 16;
 const LIMITS: Limits = Limits { vrfs: 1, bytes: 64 << 20 };
 
 /// The rules as packets of one family meet them.
-pub fn side<R: Classes>(rules: &[Match], ways: &[WayIn], family: Family) -> Result<Side<R>, TableError> {
-    assert!(rules.len() <= Rows::MOST, "the configuration has a lower limit");
+pub fn side<R: Classes>(lists: &[Vec<Match>; LISTS], ways: &[WayIn], family: Family) -> Result<Side<R>, TableError> {
     let of_family = |prefixes: &[IpNet]| prefixes.is_empty() || prefixes.iter().any(|net| is_of(*net, family));
-    let numbered = (0..).zip(rules);
-    let numbered = numbered.filter(|(_, rule)| of_family(&rule.sources) && of_family(&rule.destinations));
-    let (numbers, rules): (Vec<u16>, Vec<&Match>) = numbered.unzip();
+    let (mut numbers, mut rules, mut groups) = (Vec::new(), Vec::new(), [0; LISTS]);
+    for (list, groups) in lists.iter().zip(&mut groups) {
+        let first = numbers.len() / GROUP;
+        let numbered = (0..).zip(list);
+        let numbered = numbered.filter(|(_, rule)| of_family(&rule.sources) && of_family(&rule.destinations));
+        for (number, rule) in numbered {
+            numbers.push(number);
+            rules.push(Some(rule));
+        }
+        // A list ends with its group: a place without a rule is one that no packet meets.
+        let end = numbers.len().next_multiple_of(GROUP);
+        numbers.resize(end, Filter::NONE);
+        rules.resize(end, None);
+        assert!(end <= Rows::MOST, "the configuration has a lower limit");
+        *groups = (first..end / GROUP).fold(0, |groups, at| groups | 1 << at);
+    }
     let (sources, source_rows) = addresses(&rules, family, |rule| &rule.sources)?;
     let (destinations, destination_rows) = addresses(&rules, family, |rule| &rule.destinations)?;
 
@@ -79,6 +91,7 @@ pub fn side<R: Classes>(rules: &[Match], ways: &[WayIn], family: Family) -> Resu
     let rest = folded(&rest, rules.len()).unwrap_or_else(|| Rest::Apart(Box::new(rest)));
     Ok(Side {
         rules: numbers.into(),
+        lists: groups,
         sources,
         source_rows,
         destinations,
@@ -103,12 +116,17 @@ fn is_of(net: IpNet, family: Family) -> bool {
 }
 
 /// The bits of the rules that do not mind.
-fn row(rules: &[&Match], meets: impl Fn(&Match) -> bool) -> Vec<Group> {
+fn row(rules: &[Option<&Match>], meets: impl Fn(&Match) -> bool) -> Vec<Group> {
     let mut row = empty(rules.len());
-    for at in (0..rules.len()).filter(|at| meets(rules[*at])) {
+    for at in (0..rules.len()).filter(|at| rules[*at].is_some_and(&meets)) {
         set(&mut row, at);
     }
     row
+}
+
+/// Places with a rule.
+fn occupied<'r>(rules: &'r [Option<&'r Match>]) -> impl Iterator<Item = (usize, &'r Match)> {
+    rules.iter().enumerate().filter_map(|(at, rule)| Some((at, (*rule)?)))
 }
 
 fn empty(rules: usize) -> Vec<Group> {
@@ -165,7 +183,7 @@ impl Interner {
 /// An address meets what the longest prefix that holds it meets: prefixes nest, so each has the bits of the next
 /// shorter one and its own.
 fn addresses<R: Classes>(
-    rules: &[&Match],
+    rules: &[Option<&Match>],
     family: Family,
     of: fn(&Match) -> &Vec<IpNet>,
 ) -> Result<(Option<R>, Rows), TableError> {
@@ -174,7 +192,7 @@ fn addresses<R: Classes>(
     interner.class(&any);
     // In this order, what holds a prefix comes before it, and nothing foreign between them.
     let mut own: BTreeMap<(IpAddr, u8), (IpNet, Vec<usize>)> = BTreeMap::new();
-    for (at, rule) in rules.iter().enumerate() {
+    for (at, rule) in occupied(rules) {
         for net in of(rule).iter().filter(|net| is_of(**net, family)) {
             own.entry((net.network(), net.prefix_len())).or_insert_with(|| (*net, Vec::new())).1.push(at);
         }
@@ -196,13 +214,13 @@ fn addresses<R: Classes>(
 }
 
 /// Ports meet the same rules between any two that some range begins or ends at.
-fn ports(rules: &[&Match], of: fn(&Match) -> &Vec<RangeInclusive<u16>>) -> (PortClasses, Interner) {
+fn ports(rules: &[Option<&Match>], of: fn(&Match) -> &Vec<RangeInclusive<u16>>) -> (PortClasses, Interner) {
     let mut interner = Interner::new(rules.len());
     let mut row = row(rules, |rule| of(rule).is_empty());
     let none = interner.class(&row);
     // Which rules' ranges begin and end at a port; a rule's own ranges may overlap.
     let mut changes: BTreeMap<u32, Vec<(usize, i32)>> = BTreeMap::from([(0, Vec::new())]);
-    for (at, rule) in rules.iter().enumerate() {
+    for (at, rule) in occupied(rules) {
         for range in of(rule) {
             changes.entry((*range.start()).into()).or_default().push((at, 1));
             changes.entry(u32::from(*range.end()) + 1).or_default().push((at, -1));

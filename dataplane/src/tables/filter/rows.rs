@@ -55,10 +55,10 @@ impl Rows {
     }
 }
 
-/// The lowest bit that all rows have.
+/// The lowest bit that all rows have in these groups.
 #[inline(always)]
-pub fn first<const N: usize>(rows: [Row<'_>; N]) -> Option<usize> {
-    let mut candidates = rows.iter().fold(u64::MAX, |all, row| all & row.summary);
+pub fn first<const N: usize>(rows: &[Row<'_>; N], groups: u64) -> Option<usize> {
+    let mut candidates = rows.iter().fold(groups, |all, row| all & row.summary);
     while candidates != 0 {
         let at = candidates.trailing_zeros() as usize;
         let words: Group =

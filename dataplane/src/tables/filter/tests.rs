@@ -1,9 +1,10 @@
 //! Against a linear scan of the rules.
 
-use super::super::ReversePath;
-use super::super::classes::{Classes, Rules};
+use super::super::acl::{Action, Rule};
+use super::super::{Classifier, Marks, ReversePath};
 use super::*;
-use crate::packet::{Class, FlowHash, TenantId, Time};
+use crate::packet::{AdjacencyId, Class, Exits, FlowHash, TenantId, Time};
+use crate::stats::{Room, Tally};
 use crate::testing::{stock, written};
 use etherparse::{IpFragOffset, IpNumber, Ipv4Header, Ipv6Header, PacketBuilder};
 use proptest::collection::vec;
@@ -121,19 +122,32 @@ fn batch_of(all: &[(usize, Vec<u8>)], stock: &mut crate::packet::Stock) -> Batch
     batch
 }
 
-/// The rule that each packet meets, all looked up at once.
-fn found_by(filter: &Filter, all: &[(usize, Vec<u8>)]) -> Vec<Option<usize>> {
+/// The first list alone.
+fn filter(rules: &[Match]) -> Filter {
+    Filter::new(&[rules.to_vec(), Vec::new(), Vec::new()], &ways()).expect("there is memory")
+}
+
+/// The rules that each packet meets, all looked up at once.
+fn found_by(filter: &Filter, all: &[(usize, Vec<u8>)]) -> Vec<[Option<usize>; LISTS]> {
     let mut stock = stock();
     let mut batch = batch_of(all, &mut stock);
-    batch.chunks_mut().for_each(|packets| filter.first(packets));
-    let met = batch.iter().map(|packet| packet.adjacency.index());
-    let met = met.map(|rule| (rule != usize::from(Filter::NONE)).then_some(rule)).collect();
+    // Packets of one family are answered before those of the other.
+    batch.iter_mut().zip(0..).for_each(|(packet, at)| packet.adjacency = AdjacencyId(at));
+    let mut met = vec![[None; LISTS]; all.len()];
+    batch.chunks_mut().for_each(|packets| {
+        filter.first(packets, |packet, rules| {
+            let rule = |rule| (rule != Filter::NONE).then_some(usize::from(rule));
+            met[packet.adjacency.index()] = rules.map(rule);
+        });
+    });
     batch.drain().for_each(|packet| stock.put(packet));
     met
 }
 
 fn found(filter: &Filter, sent: &Sent) -> Option<usize> {
-    found_by(filter, &[(sent.way, ip(sent))])[0]
+    let [first, none, still_none] = found_by(filter, &[(sent.way, ip(sent))])[0];
+    assert_eq!((none, still_none), (None, None), "lists without rules");
+    first
 }
 
 /// Few values, so that rules and packets meet; with the ends of what is possible among them.
@@ -212,51 +226,73 @@ fn sent() -> impl Strategy<Value = Sent> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Few rules and many, so that a row has several groups.
+    /// Few rules and many, so that a list has several groups.
     #[test]
-    fn finds_the_first_rule_that_a_scan_finds(
-        rules in prop_oneof![vec(rule(), 0..12), vec(rule(), 250..600)],
+    fn finds_the_first_rule_of_each_list_that_a_scan_finds(
+        lists in prop::array::uniform3(prop_oneof![3 => vec(rule(), 0..12), 1 => vec(rule(), 250..600)]),
         packets in vec(sent(), 1..60),
     ) {
-        let filter = Filter::new(&rules, &ways()).expect("there is memory");
+        let filter = Filter::new(&lists, &ways()).expect("there is memory");
         let frames: Vec<_> = packets.iter().map(|packet| (packet.way, ip(packet))).collect();
         for (packet, found) in packets.iter().zip(found_by(&filter, &frames)) {
-            let expected = rules.iter().position(|rule| meets(rule, packet));
+            let expected = lists.each_ref().map(|rules| rules.iter().position(|rule| meets(rule, packet)));
             prop_assert_eq!(found, expected, "{:?}", packet);
         }
     }
 }
 
+fn class(number: u8) -> Class {
+    Class::new(number).expect("below 8")
+}
+
+/// Both ways of a classifier against a scan: what an access list is asked about, and what comes from a device.
+fn assert_classified(rules: Vec<Rule>, marks: Marks, packets: &[Sent]) {
+    let classifier = Classifier::new(rules.clone(), Some(marks.clone()), ways()).expect("there is memory");
+    let frames: Vec<_> = packets.iter().map(|packet| (packet.way, ip(packet))).collect();
+    let owner = |sent| {
+        let tenant = marks.tenants.iter().position(|rule| meets(rule, sent)).map_or(0, |at| at as u16 + 1);
+        let class = marks.classes.iter().find(|(rule, _)| meets(rule, sent)).map_or(marks.rest, |(_, class)| *class);
+        (TenantId(tenant), class)
+    };
+    let mut stock = stock();
+    let mut batch = batch_of(&frames, &mut stock);
+    batch.iter_mut().for_each(|packet| packet.adjacency = AdjacencyId(77));
+    classifier.mark(&mut batch);
+    for (sent, packet) in packets.iter().zip(batch.iter()) {
+        assert_eq!((packet.tenant, packet.class), owner(sent), "{sent:?}");
+        assert_eq!(packet.adjacency, AdjacencyId(77), "a device's packets have theirs already");
+    }
+    batch.drain().for_each(|packet| stock.put(packet));
+
+    let (mut exits, mut tally) = (Exits::new(), Tally::new(Room { rules: rules.len(), ..Room::default() }));
+    let mut batch = batch_of(&frames, &mut stock);
+    classifier.admit(&mut batch, &mut exits, &mut tally);
+    let first = |sent: &Sent| rules.iter().position(|rule| meets(&rule.matches, sent));
+    let verdict = |sent: &Sent| first(sent).map_or(Action::Permit, |at| rules[at].action).verdict();
+    let (let_in, refused): (Vec<_>, Vec<_>) = packets.iter().partition(|sent| verdict(sent).is_ok());
+    assert_eq!(
+        batch.iter().map(|packet| (packet.tenant, packet.class)).collect::<Vec<_>>(),
+        let_in.into_iter().map(owner).collect::<Vec<_>>()
+    );
+    assert!(batch.iter().all(|packet| packet.adjacency == AdjacencyId::NONE));
+    batch.drain().for_each(|packet| stock.put(packet));
+    let why: Vec<_> = exits.drain().map(|(packet, exit)| (stock.put(packet), Err(exit)).1).collect();
+    assert_eq!(why, refused.into_iter().map(verdict).collect::<Vec<_>>());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// The first tenant and the first class by themselves; and an adjacency that is there already stays.
     #[test]
-    fn a_packet_is_of_the_first_tenant_and_the_first_class_that_it_meets(
+    fn a_packet_is_let_in_and_is_of_the_first_tenant_and_the_first_class_that_it_meets(
+        rules in vec((rule(), select(vec![Action::Permit, Action::Deny, Action::Reject])), 0..12),
         tenants in vec(rule(), 0..12),
-        classes in vec((rule(), 0..8_u8), 0..12),
-        rest in 0..8_u8,
+        classes in vec((rule(), (0..8_u8).prop_map(class)), 0..12),
+        rest in (0..8_u8).prop_map(class),
         packets in vec(sent(), 1..60),
     ) {
-        let class = |number| Class::new(number).expect("below 8");
-        let rules = Rules {
-            tenants: tenants.clone(),
-            classes: classes.iter().map(|(rule, number)| (rule.clone(), class(*number))).collect(),
-            rest: class(rest),
-        };
-        let compiled = Classes::new(Some(rules), ways()).expect("there is memory");
-        let mut stock = stock();
-        let frames: Vec<_> = packets.iter().map(|packet| (packet.way, ip(packet))).collect();
-        let mut batch = batch_of(&frames, &mut stock);
-        batch.iter_mut().for_each(|packet| packet.adjacency = AdjacencyId(77));
-        compiled.classify(&mut batch);
-        for (sent, packet) in packets.iter().zip(batch.iter()) {
-            let tenant = tenants.iter().position(|rule| meets(rule, sent)).map_or(0, |at| at as u16 + 1);
-            let of = classes.iter().find(|(rule, _)| meets(rule, sent)).map_or(rest, |(_, number)| *number);
-            prop_assert_eq!((packet.tenant, packet.class), (TenantId(tenant), class(of)), "{:?}", sent);
-            prop_assert_eq!(packet.adjacency, AdjacencyId(77));
-        }
-        batch.drain().for_each(|packet| stock.put(packet));
+        let rules = rules.into_iter().map(|(matches, action)| Rule { matches, action }).collect();
+        assert_classified(rules, Marks { tenants, classes, rest }, &packets);
     }
 }
 
@@ -264,8 +300,8 @@ proptest! {
 #[test]
 fn the_preset_knows_congestion_notifications_rdma_and_the_usual_fields() {
     let qos = crate::config::Qos::gpu_gateway();
-    let rules = Rules { tenants: Vec::new(), classes: qos.rules, rest: qos.rest };
-    let compiled = Classes::new(Some(rules), ways()).expect("there is memory");
+    let marks = Marks { tenants: Vec::new(), classes: qos.rules, rest: qos.rest };
+    let classifier = Classifier::new(Vec::new(), Some(marks), ways()).expect("there is memory");
     let [source, destination] = [[10, 0, 0, 1], [10, 0, 0, 2]].map(IpAddr::from);
     // Protocol, ports, DSCP, the first octet behind UDP; class.
     for (protocol, ports, dscp, first_octet, class) in [
@@ -286,7 +322,7 @@ fn the_preset_knows_congestion_notifications_rdma_and_the_usual_fields() {
         let packet = Sent { way: 0, source, destination, protocol, ports, dscp, later_fragment: false, first_octet };
         let mut stock = stock();
         let mut batch = batch_of(&[(0, ip(&packet))], &mut stock);
-        compiled.classify(&mut batch);
+        classifier.mark(&mut batch);
         let of: Vec<_> = batch.iter().map(|packet| packet.class.index()).collect();
         assert_eq!(of, [class], "{packet:?}");
         batch.drain().for_each(|packet| stock.put(packet));
@@ -304,8 +340,8 @@ fn too_many_combinations_are_looked_up_apart() {
         ..Match::default()
     };
     let rules: Vec<Match> = (0..2000).map(rule).collect();
-    let filter = Filter::new(&rules, &ways()).expect("there is memory");
-    assert!(matches!(filter.v4.rest, Rest::Apart(_)), "or this tests nothing");
+    let filter = filter(&rules);
+    assert!(!filter.is_folded(), "or this tests nothing");
     for (from, to, dscp) in [(1500, 3000, 40), (1500, 3000, 41), (1999, 5999, 15), (0, 0, 0), (999, 0, 0), (1000, 0, 0)]
     {
         let [source, destination] = [[10, 0, 0, 1], [10, 0, 0, 2]].map(IpAddr::from);
@@ -321,6 +357,10 @@ fn too_many_combinations_are_looked_up_apart() {
         };
         let expected = rules.iter().position(|rule| meets(rule, &packet));
         assert_eq!(found(&filter, &packet), expected, "{packet:?}");
+        let rules = rules.iter().map(|matches| Rule { matches: matches.clone(), action: Action::Deny }).collect();
+        let tenants = vec![Match { dscps: vec![40, 41], ..Match::default() }];
+        let classes = vec![(Match { destination_ports: vec![3000..=3000], ..Match::default() }, class(3))];
+        assert_classified(rules, Marks { tenants, classes, rest: class(5) }, &[packet]);
     }
 }
 
@@ -329,7 +369,7 @@ fn too_many_combinations_are_looked_up_apart() {
 fn a_later_fragment_meets_no_rule_with_ports() {
     let any_port = Match { protocols: vec![6], destination_ports: vec![0..=65_535], ..Match::default() };
     let tcp = Match { protocols: vec![6], ..Match::default() };
-    let filter = Filter::new(&[any_port, tcp], &ways()).expect("there is memory");
+    let filter = filter(&[any_port, tcp]);
     let [source, destination] = [[10, 0, 0, 1], [10, 0, 0, 2]].map(IpAddr::from);
     let whole = Sent {
         way: 0,
@@ -349,14 +389,14 @@ fn a_later_fragment_meets_no_rule_with_ports() {
 #[test]
 fn a_packet_that_ends_before_its_ports_has_none() {
     let rules = [Match { protocols: vec![17], source_ports: vec![0..=65_535], ..Match::default() }];
-    let filter = Filter::new(&rules, &ways()).expect("there is memory");
+    let filter = filter(&rules);
     let whole = written(PacketBuilder::ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64).udp(1, 2), &[]);
     for (len, expected) in [(28, Some(0)), (24, Some(0)), (23, None), (20, None)] {
         let mut header = Ipv4Header::from_slice(&whole).expect("a header").0;
         header.total_len = len;
         header.header_checksum = header.calc_header_checksum();
         let ip = [&header.to_bytes()[..], &whole[20..usize::from(len)]].concat();
-        let first = found_by(&filter, &[(0, ip)])[0];
+        let [first, ..] = found_by(&filter, &[(0, ip)])[0];
         assert_eq!(first, expected, "{len}");
     }
 }
