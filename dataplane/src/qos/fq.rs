@@ -2,6 +2,9 @@
 //!
 //! A flow's place is one of eight that its hash allows. When others have all eight it waits in its class's common queue,
 //! and from then on so does every flow without a place until that queue is empty: none overtakes itself.
+//!
+//! Flows are told apart once there is a queue: packets that wait no longer than it takes to serve them go in the order in
+//! which they came, through the common queue.
 
 use super::codel;
 use super::list::NIL;
@@ -40,11 +43,13 @@ pub struct FlowLists {
     common: bool,
     /// The common queue has packets of flows that found no place.
     overflows: bool,
+    /// Chunks in the common queue that came before flows were told apart, and go before them.
+    ahead: u32,
 }
 
 impl Default for FlowLists {
     fn default() -> Self {
-        Self { new: (NIL, NIL), old: (NIL, NIL), common: false, overflows: false }
+        Self { new: (NIL, NIL), old: (NIL, NIL), common: false, overflows: false, ahead: 0 }
     }
 }
 
@@ -104,6 +109,12 @@ impl Flows {
         (first, (mixed >> 32) as u32 | 1)
     }
 
+    /// From now on a class's packets have flow queues: those in its common queue go before them.
+    #[inline(always)]
+    pub const fn begin(lists: &mut FlowLists, common: &Queue) {
+        lists.ahead = common.chunks();
+    }
+
     /// Asks for the memory that `place` will want.
     #[inline(always)]
     pub fn prefetch(&self, owner: u32, hash: u32) {
@@ -119,7 +130,7 @@ impl Flows {
     fn turn(&mut self, lists: &mut FlowLists, common: &Queue) -> Option<u32> {
         if common.is_empty() {
             lists.overflows = false;
-        } else if !lists.common {
+        } else if lists.ahead != 0 || !lists.common {
             return None;
         }
         loop {
@@ -162,7 +173,10 @@ impl Flows {
     ) -> (Option<Taken>, u32, &'a mut codel::State) {
         let Some(place) = self.turn(lists, common) else {
             let taken = store.unlink(common, room);
-            lists.common |= taken.is_some();
+            if let Some(Taken { size, .. }) = &taken {
+                lists.common = true;
+                lists.ahead = lists.ahead.saturating_sub(size.chunks());
+            }
             return (taken, common.octets(), codel);
         };
         let flow = &mut self.flows[place as usize];

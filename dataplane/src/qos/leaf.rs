@@ -55,7 +55,7 @@ pub struct Leaf {
     pub in_green: bool,
     /// It has a place in its way's turns; likewise.
     pub in_yellow: bool,
-    /// Classes whose packets have flow queues: the only packet of a class needs none.
+    /// Classes whose packets have flow queues: a few need none.
     pub flowing: u8,
     /// What each class may still send in its turn, in units of four octets.
     pub deficits: [i16; Class::COUNT],

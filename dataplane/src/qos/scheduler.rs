@@ -24,7 +24,7 @@ use super::leaf::{ClassQueue, Discipline, GREEN, Leaf, QUANTUM, Tenant, Way, YEL
 use super::list::List;
 use super::red::Random;
 use super::spec::{Account, Limit, PortSpec, Rate, Spec};
-use super::store::{Size, Store, Sum, Taken};
+use super::store::{Queue, Size, Store, Sum, Taken};
 use super::wheel::Wheel;
 use crate::packet::{Batch, Class, Packet, Time};
 use std::sync::Arc;
@@ -234,8 +234,9 @@ impl Scheduler {
             self.tenants[usize::from(leaf.tenant)].refused += 1;
             return Err(packet);
         }
-        // A class's only packet needs no flow queue; the next ones go behind it, whichever their flow.
-        if self.flow_mask & leaf.mask & 1 << class == 0 {
+        // Few packets need no flow queues; the next ones go behind them, whichever their flow.
+        let has_flows = self.flow_mask & leaf.mask & 1 << class != 0;
+        if !has_flows || (leaf.flowing >> class & 1 == 0) & is_short(queue, size, leaf.slowness) {
             store.push(queue, packet, size, since)?;
             leaf.mask |= 1 << class;
         } else {
@@ -260,8 +261,11 @@ impl Scheduler {
         let of = self.classes[class].flows.unwrap_or_default();
         let lists = &mut self.lists[index * self.flow_classes + usize::from(of)];
         let leaf = &mut self.leaves[index];
-        leaf.flowing |= 1 << class;
         let queue = &mut leaf.queues[class].queue;
+        if leaf.flowing >> class & 1 == 0 {
+            leaf.flowing |= 1 << class;
+            Flows::begin(lists, queue);
+        }
         match self.flows.place(lists, owner(index, class), packet.flow) {
             None => store.push(queue, packet, size, since)?,
             Some(flow) => {
@@ -357,6 +361,16 @@ impl Tenant {
         Bucket::inherit(&mut self.guarantee, &other.guarantee);
         (self.marked, self.dropped, self.refused) = (other.marked, other.dropped, other.refused);
     }
+}
+
+/// Nanoseconds in which a queue without flow queues passes at the least of the rates above.
+const SHORT_NS: u64 = 20_000;
+
+/// Whether flows need not be told apart yet: with this packet it is a batch at most, and soon gone.
+#[inline(always)]
+fn is_short(queue: &Queue, size: Size, slowness: u32) -> bool {
+    let octets = u64::from(queue.octets() + size.octets());
+    (queue.chunks() < Batch::SIZE as u32) & (octets * u64::from(slowness) <= SHORT_NS << 16)
 }
 
 /// What the flows of a leaf's class are known by.

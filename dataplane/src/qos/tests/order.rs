@@ -44,6 +44,21 @@ fn flows_that_find_no_queue_of_their_own_keep_their_order() {
     assert_eq!(overtaken(&lab, flow), None);
 }
 
+/// Of 10 Gbit/s, 20 µs are 25,000 octets: so much goes as it came, and what comes behind it by flows.
+#[test]
+fn packets_that_are_soon_gone_need_no_flow_queues() {
+    let mut spec = spec(Some(10_000_000_000), &[(None, Limit::NONE, 1)]);
+    spec.classes[5].aqm = Aqm::FqCodel(Codel::WAN);
+    let mut lab = Lab::new(spec);
+    // A long flow, a short one among its packets, and one behind.
+    let flows = [&[1; 8][..], &[2], &[1; 15], &[3], &[1; 10], &[2]].concat();
+    flows.iter().for_each(|flow| lab.offer(Offer { flow: *flow, ..Offer::of(0, 5, 1_000) }));
+    lab.now += 1_000_000;
+    let sent: Vec<u32> = lab.poll(usize::MAX).iter().map(|sent| sent.flow).collect();
+    let expected = [&[1; 8][..], &[2], &[1; 15], &[3], &[1; 2], &[2], &[1; 8]].concat();
+    assert_eq!(sent, expected, "the last of flow 2 comes before most of what flow 1 has in its queue");
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     /// Tenant, tunnel, class, flow, octets.
