@@ -121,7 +121,12 @@ impl Compiled {
     fn admit(&self, batch: &mut Batch, exits: &mut Exits, tally: &mut Tally) {
         // As in other lookups before the route's, the answer is in the packet's adjacency.
         let note = |packet: &mut Packet, rule: u16| packet.adjacency = AdjacencyId(rule.into());
-        batch.chunks_mut().for_each(|packets| self.look(packets, note));
+        match (&self.marks, &self.filters[..]) {
+            (None, [(_, filter), ..]) => {
+                batch.chunks_mut().for_each(|packets| filter.first(packets, |packet, [rule]| note(packet, rule)));
+            }
+            _ => batch.chunks_mut().for_each(|packets| self.look(packets, note)),
+        }
         batch.retain(exits, |packet| {
             let at = packet.adjacency.index().min(self.verdicts.len() - 1);
             packet.adjacency = AdjacencyId::NONE;

@@ -203,13 +203,13 @@ impl Filter {
         matches!((&self.v4.rest, &self.v6.rest), (Rest::Folded { .. }, Rest::Folded { .. }))
     }
 
-    /// Hands on the first rule of each list that each packet meets, by its place in the list; [`Self::NONE`] where there
-    /// is none.
+    /// Hands on the first rule that each packet meets of each of the first `N` lists, by its place in the list;
+    /// [`Self::NONE`] where there is none.
     ///
     /// The packets are parsed, and at most [`Batch::SIZE`]: all their addresses are looked up at once, so that what one
     /// waits for overlaps with the others.
     #[inline(always)]
-    pub fn first(&self, packets: &mut [Box<Packet>], mut met: impl FnMut(&mut Packet, [u16; LISTS])) {
+    pub fn first<const N: usize>(&self, packets: &mut [Box<Packet>], mut met: impl FnMut(&mut Packet, [u16; N])) {
         let v4 = |packet: &Packet| packet.ipv4().map(|header| (header.source.value(), header.destination.value()));
         if self.first_of(&self.v4, packets, v4, &mut met) < packets.len() {
             self.first_v6(packets, met);
@@ -217,19 +217,19 @@ impl Filter {
     }
 
     #[inline(never)]
-    fn first_v6(&self, packets: &mut [Box<Packet>], met: impl FnMut(&mut Packet, [u16; LISTS])) {
+    fn first_v6<const N: usize>(&self, packets: &mut [Box<Packet>], met: impl FnMut(&mut Packet, [u16; N])) {
         let v6 = |packet: &Packet| packet.ipv6().map(|header| (header.source_bits(), header.destination_bits()));
         self.first_of(&self.v6, packets, v6, met);
     }
 
     /// The same for packets of one family; returns how many there were.
     #[inline(always)]
-    fn first_of<A: Copy + Default, R: Classify<A>>(
+    fn first_of<const N: usize, A: Copy + Default, R: Classify<A>>(
         &self,
         side: &Side<R>,
         packets: &mut [Box<Packet>],
         ends: impl Fn(&Packet) -> Option<(A, A)>,
-        mut met: impl FnMut(&mut Packet, [u16; LISTS]),
+        mut met: impl FnMut(&mut Packet, [u16; N]),
     ) -> usize {
         let mut which = [0_u8; Batch::SIZE];
         let mut addresses = [[A::default(); Batch::SIZE]; 2];
@@ -288,7 +288,7 @@ fn is_cnp(protocol: u8, ports: Option<(u16, u16)>, transport: &[u8]) -> bool {
 
 impl<R> Side<R> {
     #[inline(always)]
-    fn first(&self, facts: &Facts, source: u16, destination: u16) -> [u16; LISTS] {
+    fn first<const N: usize>(&self, facts: &Facts, source: u16, destination: u16) -> [u16; N] {
         let way = self.ways.get(facts.way).copied().unwrap_or(0);
         let protocol = self.protocols[facts.protocol];
         let dscp = self.dscps[facts.dscp];
@@ -308,7 +308,12 @@ impl<R> Side<R> {
     }
 
     #[cold]
-    fn first_apart(&self, addresses: [rows::Row<'_>; 2], rest: &[Rows; 5], classes: [u16; 5]) -> [u16; LISTS] {
+    fn first_apart<const N: usize>(
+        &self,
+        addresses: [rows::Row<'_>; 2],
+        rest: &[Rows; 5],
+        classes: [u16; 5],
+    ) -> [u16; N] {
         let [source, destination] = addresses;
         let [way, protocol, dscp, from, to] = std::array::from_fn(|at| rest[at].row(classes[at]));
         self.met([source, destination, way, protocol, dscp, from, to])
@@ -316,8 +321,10 @@ impl<R> Side<R> {
 
     /// By the lowest bits that all rows have.
     #[inline(always)]
-    fn met<const N: usize>(&self, rows: [rows::Row<'_>; N]) -> [u16; LISTS] {
-        self.lists.map(|groups| rows::first(&rows, groups).map_or(Filter::NONE, |bit| self.rules[bit]))
+    fn met<const N: usize, const ROWS: usize>(&self, rows: [rows::Row<'_>; ROWS]) -> [u16; N] {
+        const { assert!(N <= LISTS) };
+        let first = |list: usize| rows::first(&rows, self.lists[list]).map_or(Filter::NONE, |bit| self.rules[bit]);
+        std::array::from_fn(first)
     }
 }
 
