@@ -56,6 +56,8 @@ impl Lab {
             ("ipv4/conf/default/rp_filter", "0"),
             ("ipv4/icmp_ratelimit", "0"),
             ("ipv6/icmp/ratelimit", "0"),
+            // Tools that read captures guess what is in a datagram by its ports, and have heard of none of these.
+            ("ipv4/ip_local_port_range", "50000 54000"),
         ] {
             host.sysctl(key, value);
         }
