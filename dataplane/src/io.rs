@@ -3,6 +3,7 @@
 //! A driver is one file, a `mod` line, a variant of [`Port`] and its arms.
 
 mod faulty;
+mod ledger;
 mod memory;
 mod pcap;
 mod tap;
@@ -14,7 +15,7 @@ pub use pcap::{Capture, CaptureError, PcapIn, PcapOut, Record};
 pub use tap::{Outlet, Outlets, Tap};
 pub use xdp::Xdp;
 
-use crate::packet::{Batch, Packet, PortId, Stock, Time};
+use crate::packet::{Batch, Outstanding, Packet, PortId, Stock, Time};
 use std::os::fd::BorrowedFd;
 
 /// Packets that the page has never seen, or has seen off.
@@ -34,6 +35,11 @@ pub trait Driver {
 
     /// Descriptors that can be sent now: a packet takes one per chunk.
     fn room(&self) -> usize;
+
+    /// What was sent and has not been seen to go out; nothing for a driver whose packets are gone when they are sent.
+    fn outstanding(&self) -> Outstanding {
+        Outstanding::default()
+    }
 
     /// Sends a packet for which there is room, whole.
     fn send(&mut self, packet: Box<Packet>, stock: &mut Stock);
@@ -87,6 +93,16 @@ impl Driver for Port {
             Self::Tap(driver) => driver.room(),
             Self::Memory(driver) => driver.room(),
             Self::Faulty(driver) => driver.room(),
+        }
+    }
+
+    #[inline]
+    fn outstanding(&self) -> Outstanding {
+        match self {
+            Self::Xdp(driver) => driver.outstanding(),
+            Self::Tap(driver) => driver.outstanding(),
+            Self::Memory(driver) => driver.outstanding(),
+            Self::Faulty(driver) => driver.outstanding(),
         }
     }
 

@@ -36,6 +36,15 @@ impl Time {
     }
 }
 
+/// What a ring was given and has not been seen to complete.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outstanding {
+    /// Descriptors.
+    pub descriptors: usize,
+    /// Octets on an Ethernet link: of frames, with check sequence, preamble and gap.
+    pub octets: u64,
+}
+
 /// Index of a port: an interface of the configuration, a VLAN of one, a tunnel's device, or `penstock0`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortId(pub u16);

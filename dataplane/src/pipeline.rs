@@ -8,7 +8,7 @@
 //! settled by [`slow`](crate::slow), once per batch. Stages do not log, allocate, lock, or read a clock.
 
 use crate::packet::{Batch, Exit, Exits, Origin, Packet, PortId, Time, Traits, TunnelId};
-use crate::qos::{Policers, Shaper};
+use crate::qos::{Policers, Room, Shaper};
 use crate::stats::Tally;
 use crate::tables::Tables;
 use crate::tunnel::{self, Identification};
@@ -118,8 +118,8 @@ impl Pipeline {
 
     /// What the queues let go: headers go on now, with today's tables.
     ///
-    /// `room` is in descriptors: a packet has as many as its frame has chunks.
-    pub fn transmit(&mut self, port: PortId, room: usize, out: &mut Batch, tables: &Tables, now: Time) {
+    /// `room` as a number is one of descriptors: a packet has as many as its frame has chunks.
+    pub fn transmit(&mut self, port: PortId, room: impl Into<Room>, out: &mut Batch, tables: &Tables, now: Time) {
         self.shaper.dequeue(port, room, out, &mut self.exits, now);
         out.retain(&mut self.exits, |packet| {
             let rewrite = tables.rewrite(packet)?;

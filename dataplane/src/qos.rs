@@ -30,13 +30,13 @@ pub use change::{ClassReport, LeafReport, Plan, PortReport};
 pub use delays::Histogram;
 pub use fifo::Fifo;
 pub use policer::Policers;
-pub use scheduler::Scheduler;
+pub use scheduler::{Room, Scheduler};
 pub use spec::{
     Account, Aqm, Buffer, ClassSpec, Codel, LeafSpec, Limit, NotCapable, PacketRate, PortSpec, Rate, Red, Service,
     Spec, SpecError, TenantSpec, TunnelSpec, Weight, gpu_gateway,
 };
 
-use crate::packet::{Batch, DropReason, Exit, Exits, Packet, PortId, Time};
+use crate::packet::{Batch, DropReason, Exit, Exits, Outstanding, Packet, PortId, Time};
 use store::Store;
 
 /// Packets that wait for a port without a shaper at most, of each worker.
@@ -161,13 +161,26 @@ impl Shaper {
         true
     }
 
-    /// Lets packets go to a port that has `room` descriptors, a batch at most. Those that their queue drops instead
-    /// are among the exits.
+    /// What may go to a port whose ring has `free` descriptors and holds so much: all that there is room for, but for a
+    /// port with a scheduler.
     #[inline]
-    pub fn dequeue(&mut self, port: PortId, room: usize, out: &mut Batch, exits: &mut Exits, now: Time) {
+    pub fn room(&self, port: PortId, free: usize, held: Outstanding) -> Room {
+        self.shaped(port).map_or(Room::of(free), |scheduler| scheduler.bound.room(free, held))
+    }
+
+    /// Whether half of what such a ring may hold is gone.
+    pub fn is_half_empty(&self, port: PortId, free: usize, held: Outstanding) -> bool {
+        free >= held.descriptors.max(1) && self.shaped(port).is_none_or(|scheduler| scheduler.bound.is_half_empty(held))
+    }
+
+    /// Lets packets go to a port that has `room`, a batch at most. Those that their queue drops instead are among the
+    /// exits.
+    #[inline]
+    pub fn dequeue(&mut self, port: PortId, room: impl Into<Room>, out: &mut Batch, exits: &mut Exits, now: Time) {
+        let room = room.into();
         match self.queues.get_mut(port.index()) {
             Some(Queue::Fifo(fifo)) => {
-                let mut room = room;
+                let mut room = room.descriptors;
                 while out.room() > 0 {
                     let Some(packet) = fifo.pop(room) else { break };
                     room -= packet.frame.chunks();
@@ -201,12 +214,18 @@ impl Shaper {
     /// When a packet may go next, by the rates of its port; `None` when none waits. Ports without a scheduler let
     /// theirs go at any time.
     pub fn deadline(&self, now: Time) -> Option<Time> {
-        let of = |queue: &Queue| match queue {
+        self.deadline_of(|_| true, now)
+    }
+
+    /// The same for some of the ports.
+    pub fn deadline_of(&self, which: impl Fn(PortId) -> bool, now: Time) -> Option<Time> {
+        let of = |(at, queue): (usize, &Queue)| match queue {
+            _ if !which(PortId(at as u16)) => None,
             Queue::Fifo(fifo) if !fifo.is_empty() => Some(now),
             Queue::Shaped(scheduler) if !scheduler.is_empty() => scheduler.deadline(now),
             _ => None,
         };
-        self.queues.iter().filter_map(of).min()
+        self.queues.iter().enumerate().filter_map(of).min()
     }
 
     /// Takes one packet out for another worker's queue of the same port.

@@ -1,6 +1,10 @@
 //! One thread, one core: the poll loop.
 
-use crate::io::{Driver, Outlets, Port};
+mod lane;
+
+pub use lane::Lane;
+
+use crate::io::{Driver, Outlets};
 use crate::packet::{Batch, DropReason, Exit, Packet, PortId, Stock, Time};
 use crate::pipeline::Pipeline;
 use crate::qos;
@@ -18,36 +22,6 @@ use std::sync::atomic::{
 use std::sync::mpsc;
 use std::time::Duration;
 use sys::Wake;
-
-/// One of a worker's ports: a queue of an interface, or a device.
-pub struct Lane {
-    /// The port it belongs to.
-    pub port: PortId,
-    /// Which of the port's queues.
-    pub queue: u32,
-    /// How packets come and go.
-    pub driver: Port,
-    /// A tunnel's device: what comes from it has been routed by the kernel.
-    pub injects: bool,
-    /// Packets may be sent by it: not by a device, nor by a receive queue that has no send queue.
-    pub can_send: bool,
-    /// Packets are sent by it: the worker chooses one lane of each port.
-    pub sends: bool,
-    /// The driver has not said that its device is gone.
-    pub alive: bool,
-}
-
-impl Lane {
-    /// A queue of an interface.
-    pub const fn interface(port: PortId, queue: u32, driver: Port) -> Self {
-        Self { port, queue, driver, injects: false, can_send: true, sends: false, alive: true }
-    }
-
-    /// A tunnel's device.
-    pub const fn device(port: PortId, driver: Port) -> Self {
-        Self { port, queue: 0, driver, injects: true, can_send: false, sends: false, alive: true }
-    }
-}
 
 /// What control asks of a worker between two rounds.
 #[expect(clippy::large_enum_variant, reason = "a command is rare and moves once")]
@@ -266,17 +240,10 @@ impl Worker {
             moved += self.batch.len();
             self.pipeline.resume(&mut self.batch, now);
         }
+        let is_quiet = moved == 0;
         for lane in &mut self.lanes {
-            while lane.sends && self.pipeline.shaper.backlog(lane.port) != 0 {
-                let room = lane.driver.room();
-                self.pipeline.transmit(lane.port, room, &mut self.batch, tables, now);
-                if self.batch.is_empty() {
-                    break;
-                }
-                moved += self.batch.len();
-                for packet in self.batch.drain() {
-                    lane.driver.send(packet, &mut self.stock);
-                }
+            if lane.sends {
+                moved += lane.transmit(&mut self.pipeline, &mut self.stock, &mut self.batch, (tables, now), is_quiet);
             }
             lane.alive &= lane.driver.flush(&mut self.stock);
         }
@@ -435,22 +402,33 @@ impl Worker {
         self.inbound.iter().any(|ring| !ring.is_empty())
     }
 
+    /// Nanoseconds in which nothing is to be done unless something comes.
+    fn patience(&self, now: Time) -> u64 {
+        let patience = self.slow.deadline().map_or(LONGEST_SLEEP, |deadline| deadline.since(now).max(1_000_000));
+        let stalls = self.lanes.iter().filter_map(|lane| lane.stalls_for(now));
+        let patience = stalls.fold(patience, u64::min);
+        let is_stalled = |port| self.lanes.iter().any(|lane| lane.port == port && lane.stalls_for(now).is_some());
+        match self.pipeline.shaper.deadline_of(|port| !is_stalled(port), now) {
+            // It waits for room in the ring to another worker.
+            Some(due) if due <= now => patience.min(SHORTEST_SLEEP),
+            Some(due) => patience.min(due.since(now)),
+            None => patience,
+        }
+        .min(LONGEST_SLEEP)
+    }
+
     /// Sleeps until something can be received, control or another worker calls, or a held packet gives up.
     fn sleep(&mut self, waiter: &mut xsk::Waiter, bell: &Doorbell, now: Time) {
         bell.falls_asleep();
         if !self.is_called() {
             let fds = self.lanes.iter().filter_map(|lane| lane.driver.wait_on()).chain([(*bell.wake).as_fd()]);
-            let patience = self.slow.deadline().map_or(LONGEST_SLEEP, |deadline| deadline.since(now).max(1_000_000));
-            let patience = match self.pipeline.shaper.deadline(now) {
-                // The ring has no room.
-                Some(due) if due <= now => patience.min(SHORTEST_SLEEP),
-                Some(due) => patience.min(due.since(now)),
-                None => patience,
-            };
-            self.tables.rest();
-            // Under a wait that fails, this is a busy loop and no worse.
-            let _ready = waiter.wait(fds, Some(Duration::from_nanos(patience.min(LONGEST_SLEEP))));
-            self.tables.wake();
+            let patience = self.patience(now);
+            if patience != 0 {
+                self.tables.rest();
+                // Under a wait that fails, this is a busy loop and no worse.
+                let _ready = waiter.wait(fds, Some(Duration::from_nanos(patience)));
+                self.tables.wake();
+            }
         }
         bell.wakes();
         bell.wake.drain();
@@ -463,7 +441,7 @@ const LEAVES_AT_ONCE: usize = 1024;
 const IDLE_ROUNDS: u32 = 64;
 /// Nanoseconds of sleep at most: a full ring that nobody signals is looked at again.
 const LONGEST_SLEEP: u64 = 100_000_000;
-/// Nanoseconds of sleep at most while packets wait for room.
+/// Nanoseconds of sleep at most while packets wait for room in the ring to another worker.
 const SHORTEST_SLEEP: u64 = 1_000_000;
 
 #[cfg(test)]

@@ -216,10 +216,11 @@ impl Team {
     }
 
     /// Gives an interface's queue to the worker that owns it. It sends, if it can and no other worker does for all.
-    pub fn open_queue(&mut self, lane: Lane, queues: Queues) {
+    pub fn open_queue(&mut self, mut lane: Lane, queues: Queues) {
         let at = owner(lane.queue, self.handles.len());
         let sends = self.shaper(lane.port, queues).is_none_or(|shaper| shaper == at);
-        self.open(Lane { can_send: lane.queue < queues.both && sends, ..lane });
+        lane.can_send = lane.queue < queues.both && sends;
+        self.open(lane);
     }
 
     /// How the schedulers do. A worker answers a little in each of its rounds; one that does not, within a second, is left

@@ -2,7 +2,7 @@
 //! faults. What the faults do to a packet is the network's doing: the balance of packets still holds.
 
 use super::{Driver, Port};
-use crate::packet::{Batch, Packet, PortId, Stock, Time};
+use crate::packet::{Batch, Outstanding, Packet, PortId, Stock, Time};
 use std::os::fd::BorrowedFd;
 
 /// How often each fault happens, in 1/1000.
@@ -81,6 +81,10 @@ impl Driver for Faulty {
 
     fn room(&self) -> usize {
         if self.jammed { 0 } else { self.inner.room() }
+    }
+
+    fn outstanding(&self) -> Outstanding {
+        self.inner.outstanding()
     }
 
     fn send(&mut self, packet: Box<Packet>, stock: &mut Stock) {

@@ -1,7 +1,8 @@
 //! A port made of two queues: what is put in is received, what is sent can be taken out.
 
 use super::Driver;
-use crate::packet::{Batch, Packet, PortId, Stock, Time};
+use super::ledger::Ledger;
+use crate::packet::{Batch, Outstanding, Packet, PortId, Stock, Time};
 use std::collections::VecDeque;
 
 /// Queues of frames as octets.
@@ -12,6 +13,15 @@ pub struct Memory {
     /// The peer leaves transport checksums to hardware, as a veth's does.
     unfinished: bool,
     now: Time,
+    ring: Option<Ring>,
+}
+
+/// A ring whose packets are out, and complete when they are told to.
+#[derive(Debug)]
+struct Ring {
+    ledger: Ledger,
+    size: usize,
+    held: usize,
 }
 
 impl Memory {
@@ -23,6 +33,18 @@ impl Memory {
     /// With a peer that leaves checksums unfinished.
     pub fn unfinished() -> Self {
         Self { unfinished: true, ..Self::default() }
+    }
+
+    /// With a ring of so many descriptors, of which none completes by itself.
+    pub fn with_ring(size: usize) -> Self {
+        Self { ring: Some(Ring { ledger: Ledger::new(size), size, held: 0 }), ..Self::default() }
+    }
+
+    /// The ring's oldest descriptors complete, so many at most.
+    pub fn complete(&mut self, count: usize) {
+        if let Some(ring) = &mut self.ring {
+            ring.held = ring.held.saturating_sub(count);
+        }
     }
 
     /// A frame that will be received.
@@ -60,10 +82,18 @@ impl Driver for Memory {
     }
 
     fn room(&self) -> usize {
-        xsk::MAX_CHUNKS * Batch::SIZE
+        self.ring.as_ref().map_or(xsk::MAX_CHUNKS * Batch::SIZE, |ring| ring.size - ring.held)
+    }
+
+    fn outstanding(&self) -> Outstanding {
+        self.ring.as_ref().map_or(Outstanding::default(), |ring| ring.ledger.outstanding(ring.held))
     }
 
     fn send(&mut self, packet: Box<Packet>, stock: &mut Stock) {
+        if let Some(ring) = &mut self.ring {
+            ring.held += packet.frame.chunks();
+            ring.ledger.give(packet.frame.chunks(), packet.frame.total());
+        }
         self.outbound.push_back((self.now, packet.frame.segments().flatten().copied().collect()));
         stock.put(packet);
     }

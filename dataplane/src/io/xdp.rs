@@ -1,13 +1,15 @@
 //! AF_XDP: one queue of an interface.
 
+use super::ledger::Ledger;
 use super::{Driver, Losses};
-use crate::packet::{Batch, Packet, PortId, Stock, Time};
+use crate::packet::{Batch, Outstanding, Packet, PortId, Stock, Time};
 use std::os::fd::{AsFd, BorrowedFd};
 use xsk::{Kick, Socket};
 
 /// A socket as a port.
 pub struct Xdp {
     socket: Socket,
+    ledger: Ledger,
     /// The peer leaves transport checksums to hardware (veth, virtio).
     unfinished: bool,
     /// The last kick says that the kernel wants another.
@@ -19,7 +21,8 @@ pub struct Xdp {
 impl Xdp {
     /// Over a bound socket. `unfinished`: the interface's peer may be a kernel that counts on checksum offload.
     pub fn new(socket: Socket, unfinished: bool) -> Self {
-        Self { socket, unfinished, again: false, told: Losses::default() }
+        let ledger = Ledger::new(socket.most_outstanding());
+        Self { socket, ledger, unfinished, again: false, told: Losses::default() }
     }
 
     /// The socket, for its statistics.
@@ -56,8 +59,15 @@ impl Driver for Xdp {
     }
 
     #[inline]
+    fn outstanding(&self) -> Outstanding {
+        self.ledger.outstanding(self.socket.outstanding())
+    }
+
+    #[inline]
     fn send(&mut self, packet: Box<Packet>, stock: &mut Stock) {
+        let (octets, before) = (packet.frame.total(), self.socket.outstanding());
         self.socket.send(stock.unwrap(packet));
+        self.ledger.give(self.socket.outstanding() - before, octets);
     }
 
     #[inline]

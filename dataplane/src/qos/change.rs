@@ -110,7 +110,7 @@ impl Shaper {
         all
     }
 
-    fn shaped(&self, port: PortId) -> Option<&Scheduler> {
+    pub(super) fn shaped(&self, port: PortId) -> Option<&Scheduler> {
         match self.queues.get(port.index())? {
             Queue::Shaped(scheduler) => Some(scheduler),
             _ => None,

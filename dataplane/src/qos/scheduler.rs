@@ -16,6 +16,9 @@
 
 mod departure;
 mod eligible;
+mod outstanding;
+
+pub use outstanding::Room;
 
 use super::bucket::{Bucket, Caps};
 use super::delays::Delays;
@@ -27,6 +30,7 @@ use super::spec::{Account, Limit, PortSpec, Rate, Spec};
 use super::store::{Queue, Size, Store, Sum, Taken};
 use super::wheel::Wheel;
 use crate::packet::{Batch, Class, Packet, Time};
+use outstanding::Bound;
 use std::sync::Arc;
 
 /// The queues of one port.
@@ -36,6 +40,7 @@ pub struct Scheduler {
     pub(super) port: PortSpec,
     /// The link itself.
     link: Caps,
+    pub(super) bound: Bound,
     green: List<GREEN>,
     yellow: List<YELLOW>,
     pub(super) ways: Box<[Way]>,
@@ -108,6 +113,7 @@ impl Scheduler {
         let strict = |(at, class): (usize, &Discipline)| u8::from(class.stretch != 0) << at;
         Self {
             link: Caps::new(&Limit { rate: port.rate, ..Limit::NONE }),
+            bound: Bound::new(port.rate),
             green: List::default(),
             yellow: List::default(),
             ways: (0..ways).map(|at| Way::new(caps(at), tenants)).collect(),

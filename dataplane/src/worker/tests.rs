@@ -1,7 +1,7 @@
 mod reports;
 
 use super::*;
-use crate::io::{Faults, Faulty, Memory};
+use crate::io::{Faults, Faulty, Memory, Port};
 use crate::packet::{AdjacencyId, PuntReason, TunnelId};
 use crate::slow::Limiter;
 use crate::stats::{PortTotals, TunnelTotals};
@@ -18,6 +18,7 @@ use proptest::prelude::*;
 use wire::{Be16, Ipv4, header_mut};
 
 mod crossing;
+mod outstanding;
 
 const ETHERNET: usize = 14;
 
@@ -586,7 +587,11 @@ fn packets_that_cross_wake_the_other_worker_if_it_sleeps() {
 fn a_port_that_comes_back_is_crossed_to_again_though_its_receive_queue_here_went() {
     let mut world = World::new();
     let (mut crossed, _bell) = neighbour(&mut world);
-    let receives = || Lane { can_send: false, ..Lane::interface(WAN, 1, Port::Memory(Memory::new())) };
+    let receives = || {
+        let mut lane = Lane::interface(WAN, 1, Port::Memory(Memory::new()));
+        lane.can_send = false;
+        lane
+    };
     let now = world.now;
     for _ in 0..2 {
         world.worker.obey(Command::Close(WAN), now);

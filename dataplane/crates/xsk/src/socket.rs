@@ -28,6 +28,7 @@ pub struct Socket {
     /// log2 of the chunk size.
     shift: u32,
     max_chunks: usize,
+    most_outstanding: usize,
     counters: Counters,
     pub(crate) bound: Bound,
     pub(crate) not_zero_copy: Option<NotZeroCopy>,
@@ -98,6 +99,7 @@ impl Socket {
             },
             shift: umem.chunk_size().shift(),
             max_chunks: if config.multi_buffer { MAX_CHUNKS } else { 1 },
+            most_outstanding: config.tx_size as usize + config.completion_size as usize,
             counters: Counters::default(),
             bound: Bound::Copy,
             not_zero_copy: None,
@@ -129,6 +131,18 @@ impl Socket {
     #[inline]
     pub fn tx_room(&self) -> usize {
         self.kernel.tx.room_now() as usize
+    }
+
+    /// Chunks that were sent and have not been reaped.
+    #[inline]
+    pub fn outstanding(&self) -> usize {
+        self.books.sent.count()
+    }
+
+    /// The most that [`Socket::outstanding`] can be: the kernel takes a chunk from the TX ring when the completion ring has a
+    /// place for it.
+    pub const fn most_outstanding(&self) -> usize {
+        self.most_outstanding
     }
 
     /// The most chunks that one frame may have here: [`MAX_CHUNKS`], or 1 without multi-buffer.

@@ -1,6 +1,6 @@
 //! Packets leave: whose turn it is, who pays, and which of them carry a signal.
 
-use super::Scheduler;
+use super::{Room, Scheduler};
 use crate::packet::{Batch, Class, DropReason, Exit, Exits, Packet, Time};
 use crate::qos::fq::{FlowLists, Flows};
 use crate::qos::leaf::{ClassQueue, Discipline, Leaf, Signal, State, Tenant, wire_octets};
@@ -15,8 +15,7 @@ struct Departure<'a> {
     exits: &'a mut Exits,
     /// Packets.
     left: usize,
-    /// Descriptors.
-    room: usize,
+    room: Room,
     /// Early drops that are still allowed: more are made in the next call.
     drops: usize,
     /// Which of `out` are to be marked: once their memory is there.
@@ -56,14 +55,14 @@ const DROPS: usize = Batch::SIZE;
 const STRICT_BURST_NS: u64 = 500_000;
 
 impl Scheduler {
-    /// Lets packets go to a port that has `room` descriptors, a batch at most.
+    /// Lets packets go to a port that has `room`, a batch at most.
     #[inline]
-    pub fn dequeue(&mut self, store: &mut Store, room: usize, out: &mut Batch, exits: &mut Exits, now: Time) {
+    pub fn dequeue(&mut self, store: &mut Store, room: Room, out: &mut Batch, exits: &mut Exits, now: Time) {
         while let Some(node) = self.wheel.due(now) {
             self.look_again(node, now);
         }
         self.link.refill(now);
-        let (left, gone) = (out.room(), Sum::default());
+        let (left, gone) = (if room.octets == 0 { 0 } else { out.room() }, Sum::default());
         let mut departure = Departure { out, exits, left, room, drops: DROPS, marks: 0, now, gone };
         while departure.left > 0 && self.link.is_open() {
             let way = if self.green.is_empty() { self.yellow.head } else { self.green.head };
@@ -149,9 +148,13 @@ impl Scheduler {
                 let (taken, behind, codel) = match discipline.flows {
                     Some(of) if leaf.flowing >> class & 1 != 0 => {
                         let lists = &mut self.lists[index as usize * self.flow_classes + usize::from(of)];
-                        self.flows.take(lists, &mut line.queue, &mut line.codel, store, departure.room)
+                        self.flows.take(lists, &mut line.queue, &mut line.codel, store, departure.room.descriptors)
                     }
-                    _ => (store.unlink(&mut line.queue, departure.room), line.queue.octets(), &mut line.codel),
+                    _ => (
+                        store.unlink(&mut line.queue, departure.room.descriptors),
+                        line.queue.octets(),
+                        &mut line.codel,
+                    ),
                 };
                 let Some(Taken { packet, size, since }) = taken else { return Pause::End };
                 sys::prefetch_read(&*packet);
@@ -176,9 +179,10 @@ impl Scheduler {
                 }
                 let is_last = line.queue.chunks() == 0;
                 if let Some(packet) = packet {
-                    departure.push(packet, size);
+                    let on_wire = wire_octets(size);
+                    departure.push(packet, size, on_wire);
                     let octets = self.account.octets(size);
-                    self.link.spend(wire_octets(size));
+                    self.link.spend(on_wire);
                     way.caps.spend(octets);
                     tenant.caps.spend(octets);
                     if is_green {
@@ -240,9 +244,10 @@ impl Scheduler {
 impl Departure<'_> {
     /// A packet goes.
     #[inline(always)]
-    fn push(&mut self, packet: Box<Packet>, size: Size) {
-        self.left -= 1;
-        self.room -= size.chunks() as usize;
+    fn push(&mut self, packet: Box<Packet>, size: Size, on_wire: u32) {
+        self.room.descriptors -= size.chunks() as usize;
+        self.room.octets = self.room.octets.saturating_sub(on_wire.into());
+        self.left = if self.room.octets == 0 { 0 } else { self.left - 1 };
         self.out.push(packet);
     }
 
