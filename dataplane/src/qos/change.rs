@@ -1,7 +1,7 @@
 //! What happens to the queues beside the packets' way: changed, emptied, looked at.
 
 use super::delays::Histogram;
-use super::leaf::{Leaf, State};
+use super::leaf::{GREEN, Leaf, State, YELLOW};
 use super::ring::Ring;
 use super::spec::{Buffer, Spec, SpecError};
 use super::store::Store;
@@ -243,7 +243,9 @@ impl Scheduler {
             (yellow, green) = (yellow + way.yellow.len(), green + way.green.len());
             let listed = self.leaves.iter().filter(|leaf| own(leaf) && leaf.state == State::Listed);
             if way.is_astray()
-                || way.quanta != listed.map(|leaf| i64::from(leaf.quantum)).sum::<i64>()
+                || way.shares[YELLOW].quanta != listed.map(|leaf| i64::from(leaf.turns[YELLOW].quantum)).sum::<i64>()
+                || way.shares[GREEN].quanta
+                    != (0..way.green.len()).map(|at| i64::from(leaf(&way.green, at).turns[GREEN].quantum)).sum::<i64>()
                 || !(0..way.yellow.len()).map(|at| leaf(&way.yellow, at)).all(|leaf| own(leaf) && leaf.in_yellow)
                 || !(0..way.green.len()).map(|at| leaf(&way.green, at)).all(|leaf| own(leaf) && leaf.in_green)
             {

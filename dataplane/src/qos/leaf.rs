@@ -5,7 +5,7 @@ use super::codel;
 use super::list::{Link, Linked};
 use super::red::Curve;
 use super::ring::Ring;
-use super::spec::{Account, Aqm, ClassSpec, Codel, NotCapable, Service, TenantSpec};
+use super::spec::{Account, Aqm, ClassSpec, Codel, NotCapable, Rate, Service, TenantSpec};
 use super::store::{Queue, Size};
 use crate::packet::Class;
 
@@ -31,10 +31,8 @@ pub const YELLOW: usize = 1;
 #[repr(C, align(64))]
 #[derive(Clone, Debug)]
 pub struct Leaf {
-    /// Octets that it may still send in this turn.
-    pub deficit: i32,
-    /// Octets of a turn.
-    pub quantum: i32,
+    /// What it may send in its turn, by list: in proportion to its tenant's guarantee among the green, to its weight among all.
+    pub turns: [Turn; 2],
     /// Nanoseconds that an octet takes at the least of the rates above, in Q16.16; 0: no time.
     pub slowness: u32,
     /// Whose.
@@ -63,14 +61,35 @@ pub struct Leaf {
     pub queues: [ClassQueue; Class::COUNT],
 }
 
+/// A leaf's turn.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn {
+    /// Octets that may still be sent in this one.
+    pub deficit: i32,
+    /// Octets of one.
+    pub quantum: i32,
+}
+
+impl Turn {
+    const fn new(quantum: i32) -> Self {
+        Self { deficit: 0, quantum }
+    }
+
+    /// Begins one. What was not used is lost, and what was had before is owed.
+    #[inline(always)]
+    pub const fn begin(&mut self) {
+        let owed = if self.deficit < 0 { self.deficit } else { 0 };
+        self.deficit = owed + self.quantum;
+    }
+}
+
 const _: () = assert!(size_of::<Leaf>() == 576 && size_of::<ClassQueue>() == 64 && size_of::<Tenant>() == 128);
 
 impl Leaf {
     /// Without packets.
     pub fn new(tenant: u16, way: u16) -> Self {
         Self {
-            deficit: 0,
-            quantum: QUANTUM,
+            turns: [Turn::new(LEAST_GREEN), Turn::new(QUANTUM)],
             slowness: 0,
             tenant,
             way,
@@ -130,8 +149,16 @@ pub struct Tenant {
 
 /// Octets of a turn of weight 1.
 pub const QUANTUM: i32 = 1514;
-/// Of a guarantee, that make a tenant green, but no less than a packet: all its leaves go between lists for it.
+/// Octets of a green turn at least: less is no turn for most packets.
+const LEAST_GREEN: i32 = 512;
+/// Of a guarantee, that are a green turn: so all turns together take no longer than that, if the link keeps the guarantees. And
+/// that make a tenant green, but no less than a packet: all its leaves go between lists for it.
 const THRESHOLD_NS: u64 = 10_000;
+
+/// Octets of the green turn of a leaf whose tenant has that guarantee.
+pub fn green_quantum(guarantee: Rate) -> i32 {
+    (guarantee.octets_in(THRESHOLD_NS) as i32).max(LEAST_GREEN)
+}
 
 impl Tenant {
     /// With full buckets.
@@ -164,18 +191,23 @@ pub struct Way {
     pub yellow: Ring,
     green_link: Link,
     yellow_link: Link,
-    /// Octets that a turn of all its leaves is.
-    pub quanta: i64,
-    /// Octets that its leaves may still send in this turn.
-    pub budget: i64,
+    /// Its turns among the other ways, by list.
+    pub shares: [Share; 2],
     /// It is above its cap.
     pub is_shut: bool,
-    /// Packets of green leaves until the next way's.
-    pub greens: u8,
     /// It is in the port's list of green ways.
     pub in_green: bool,
     /// It is in the port's list of ways that may send.
     pub in_yellow: bool,
+}
+
+/// A way's turn.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Share {
+    /// Octets of one: of a turn of all its leaves.
+    pub quanta: i64,
+    /// Octets that its leaves may still send in this one.
+    pub budget: i64,
 }
 
 impl Way {
@@ -187,10 +219,8 @@ impl Way {
             yellow: Ring::new(leaves),
             green_link: Link::default(),
             yellow_link: Link::default(),
-            quanta: 0,
-            budget: 0,
+            shares: [Share::default(); 2],
             is_shut: false,
-            greens: 0,
             in_green: false,
             in_yellow: false,
         }
@@ -206,9 +236,16 @@ impl Way {
             self.yellow.pop();
         }
         if leaf.in_green && self.green.first() == index {
-            leaf.in_green = false;
-            self.green.pop();
+            self.pass_green(leaf);
         }
+    }
+
+    /// Takes a leaf out of the green turns, in which it is the first.
+    #[inline(always)]
+    pub fn pass_green(&mut self, leaf: &mut Leaf) {
+        leaf.in_green = false;
+        self.shares[GREEN].quanta -= i64::from(leaf.turns[GREEN].quantum);
+        self.green.pop();
     }
 
     /// Whether the port's lists have it where it should not be, or not where it should.

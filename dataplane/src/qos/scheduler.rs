@@ -11,8 +11,8 @@
 //! list: a way, a tenant or a leaf that is shut waits on the wheel until its buckets have tokens again. So the work for
 //! a packet does not depend on how many others wait.
 //!
-//! Ways take turns of the length of all their leaves' turns: a tenant's share of a port does not depend on how
-//! many others use the same tunnel.
+//! Turns are of octets, not of packets: green ones in proportion to the guarantee, the others to the weight. Ways take turns of
+//! the length of all their leaves' turns: a tenant's share of a port does not depend on how many others use the same tunnel.
 
 mod departure;
 mod eligible;
@@ -23,7 +23,7 @@ pub use outstanding::Room;
 use super::bucket::{Bucket, Caps};
 use super::delays::Delays;
 use super::fq::{FlowLists, Flows};
-use super::leaf::{ClassQueue, Discipline, GREEN, Leaf, QUANTUM, Tenant, Way, YELLOW};
+use super::leaf::{ClassQueue, Discipline, GREEN, Leaf, QUANTUM, Tenant, Way, YELLOW, green_quantum};
 use super::list::List;
 use super::red::Random;
 use super::spec::{Account, Limit, PortSpec, Rate, Spec};
@@ -99,8 +99,12 @@ impl Scheduler {
             let tunnel = usize::from(leaf.way).checked_sub(1).and_then(|tunnel| spec.tunnels[tunnel].cap.rate);
             let least = [port.rate, tunnel, spec.tenants[usize::from(leaf.tenant)].limit.rate];
             leaf.slowness = slowness(least.into_iter().flatten().min());
-            leaf.is_guaranteed = spec.tenants[usize::from(leaf.tenant)].guarantee.is_some();
-            leaf.quantum = QUANTUM * i32::from(spec.tenants[usize::from(leaf.tenant)].weight.value());
+            let tenant = &spec.tenants[usize::from(leaf.tenant)];
+            if let Some(guarantee) = tenant.guarantee {
+                leaf.is_guaranteed = true;
+                leaf.turns[GREEN].quantum = green_quantum(guarantee);
+            }
+            leaf.turns[YELLOW].quantum = QUANTUM * i32::from(tenant.weight.value());
         }
         for (at, _, rate) in &own {
             let leaf = &mut leaves[*at as usize];

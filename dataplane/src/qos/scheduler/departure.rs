@@ -3,7 +3,7 @@
 use super::{Room, Scheduler};
 use crate::packet::{Batch, Class, DropReason, Exit, Exits, Packet, Time};
 use crate::qos::fq::{FlowLists, Flows};
-use crate::qos::leaf::{ClassQueue, Discipline, Leaf, Signal, State, Tenant, wire_octets};
+use crate::qos::leaf::{ClassQueue, Discipline, GREEN, Leaf, Signal, State, Tenant, YELLOW, wire_octets};
 use crate::qos::list::NIL;
 use crate::qos::ring::Ring;
 use crate::qos::store::{Size, Store, Sum, Taken};
@@ -43,8 +43,6 @@ enum Pause {
     Empty,
 }
 
-/// Packets of a way's green leaves before the next way's: neighbours' memory is asked for ahead.
-const GREENS: u8 = 8;
 /// Turns ahead for which a leaf's first packet is asked for, then its queue, and first of all the leaf.
 const NEAR: u32 = 2;
 const FAR: u32 = 4;
@@ -98,10 +96,10 @@ impl Scheduler {
     #[inline]
     fn serve(&mut self, at: u32, store: &mut Store, departure: &mut Departure<'_>) -> Pause {
         let now = departure.now;
-        let alone = self.yellow.is_single();
         let way = &mut self.ways[at as usize];
         way.caps.refill(now);
         let is_green = way.in_green;
+        let (list, alone) = if is_green { (GREEN, self.green.is_single()) } else { (YELLOW, self.yellow.is_single()) };
         while departure.left > 0 && self.link.is_open() {
             if !way.caps.is_open() {
                 return Pause::Shut;
@@ -114,8 +112,9 @@ impl Scheduler {
             if leaf.state != State::Listed {
                 return Pause::Pass(index);
             }
-            if !is_green && way.budget <= 0 && !alone {
-                way.budget += way.quanta;
+            let share = &mut way.shares[list];
+            if share.budget <= 0 && !alone {
+                share.budget += share.quanta;
                 return Pause::Next;
             }
             let tenant = &mut self.tenants[usize::from(leaf.tenant)];
@@ -135,8 +134,9 @@ impl Scheduler {
             if is_green && !tenant.is_green {
                 return Pause::Fade(index);
             }
-            if !is_green && leaf.deficit <= 0 {
-                leaf.deficit += leaf.quantum;
+            let turn = &mut leaf.turns[list];
+            if turn.deficit <= 0 {
+                turn.deficit += turn.quantum;
                 turns.rotate();
                 continue;
             }
@@ -188,10 +188,10 @@ impl Scheduler {
                     if is_green {
                         tenant.guarantee.spend_octets(octets);
                         tenant.is_green = tenant.guarantee.is_open();
-                    } else {
-                        leaf.deficit -= octets as i32;
-                        way.budget = if alone { 0 } else { way.budget - i64::from(octets) };
                     }
+                    leaf.turns[list].deficit -= octets as i32;
+                    let share = &mut way.shares[list];
+                    share.budget = if alone { 0 } else { share.budget - i64::from(octets) };
                     leaf.charge(class, octets, discipline.stretch, now);
                     if leaf.bounded
                         && let Ok(own) = self.own.binary_search_by_key(&index, |(leaf, _)| *leaf)
@@ -209,7 +209,7 @@ impl Scheduler {
                         leaf.state = State::Idle;
                         let (word, bit) = (usize::from(leaf.way) / 64, 1 << (leaf.way % 64));
                         self.active[usize::from(leaf.tenant) * self.words + word] &= !bit;
-                        way.quanta -= i64::from(leaf.quantum);
+                        way.shares[YELLOW].quanta -= i64::from(leaf.turns[YELLOW].quantum);
                         way.pass(leaf, index);
                         if way.is_astray() {
                             return Pause::Empty;
@@ -217,16 +217,9 @@ impl Scheduler {
                         break;
                     }
                 }
-                if is_green {
-                    way.green.rotate();
-                    way.greens = way.greens.wrapping_add(1);
-                    if way.greens.is_multiple_of(GREENS) {
-                        return Pause::Next;
-                    }
-                    break;
-                }
-                let goes_on = (leaf.deficit > 0)
-                    & (alone | (way.budget > 0))
+                let goes_on = (leaf.turns[list].deficit > 0)
+                    & (alone | (way.shares[list].budget > 0))
+                    & (!is_green | tenant.is_green)
                     & tenant.caps.is_open()
                     & way.caps.is_open()
                     & self.link.is_open()

@@ -9,7 +9,7 @@
 
 use super::{Scheduler, later};
 use crate::packet::Time;
-use crate::qos::leaf::State;
+use crate::qos::leaf::{GREEN, State, YELLOW};
 
 impl Scheduler {
     /// The leaf has its first packet.
@@ -17,7 +17,7 @@ impl Scheduler {
     pub(super) fn activate(&mut self, index: u32, now: Time) {
         let leaf = &mut self.leaves[index as usize];
         if !leaf.in_yellow {
-            leaf.deficit = leaf.deficit.min(0) + leaf.quantum;
+            leaf.turns[YELLOW].begin();
         }
         let (tenant, way) = (usize::from(leaf.tenant), usize::from(leaf.way));
         if leaf.is_guaranteed {
@@ -55,7 +55,7 @@ impl Scheduler {
         leaf.state = State::Listed;
         let at = usize::from(leaf.way);
         let way = &mut self.ways[at];
-        way.quanta += i64::from(leaf.quantum);
+        way.shares[YELLOW].quanta += i64::from(leaf.turns[YELLOW].quantum);
         if !leaf.in_yellow {
             leaf.in_yellow = true;
             way.yellow.push(index);
@@ -100,7 +100,10 @@ impl Scheduler {
         if tenant.is_green {
             if !leaf.in_green {
                 leaf.in_green = true;
-                self.ways[usize::from(leaf.way)].green.push(index);
+                leaf.turns[GREEN].begin();
+                let way = &mut self.ways[usize::from(leaf.way)];
+                way.shares[GREEN].quanta += i64::from(leaf.turns[GREEN].quantum);
+                way.green.push(index);
             }
         } else if tenant.is_guaranteed {
             let node = self.ways.len() as u32 + u32::from(leaf.tenant);
@@ -116,7 +119,7 @@ impl Scheduler {
     pub(super) fn lift(&mut self, index: u32) {
         let leaf = &mut self.leaves[index as usize];
         if leaf.state == State::Listed {
-            self.ways[usize::from(leaf.way)].quanta -= i64::from(leaf.quantum);
+            self.ways[usize::from(leaf.way)].shares[YELLOW].quanta -= i64::from(leaf.turns[YELLOW].quantum);
             self.pass(index);
         }
     }
@@ -136,9 +139,8 @@ impl Scheduler {
     /// The tenant of the leaf whose green turn it is has had its guarantee.
     pub(super) fn fade(&mut self, index: u32, now: Time) {
         let leaf = &mut self.leaves[index as usize];
-        leaf.in_green = false;
         let way = usize::from(leaf.way);
-        self.ways[way].green.pop();
+        self.ways[way].pass_green(leaf);
         self.colour(index, now);
         self.relist(way);
     }

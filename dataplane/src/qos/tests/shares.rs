@@ -1,7 +1,7 @@
 //! Who gets how much and how soon, whatever others ask for: guarantees, turns, and classes that go first.
 
 use super::lab::{Lab, Offer, spec};
-use crate::qos::{Account, Limit, Service};
+use crate::qos::{Account, Limit, Service, TunnelSpec};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -71,6 +71,37 @@ proptest! {
                 let needs = guarantees[tenant] as f64 / 8.0 * 0.010 * 0.995 - but_for;
                 prop_assert!(got as f64 >= needs, "tenant {tenant}: {got} octets of {needs} from {from}, {guarantees:?}");
             }
+        }
+    }
+
+    /// Q4, whatever the packets' length: guarantees that are the whole link are kept to who sends short packets among long ones,
+    /// by one way or by many.
+    #[test]
+    fn a_guarantee_is_of_octets_however_short_the_packets(
+        parts in vec((1..20_u64, prop_oneof![Just(64_u32), Just(1_500), 64..9_000_u32]), 2..6),
+        ways in 0..4_u16,
+    ) {
+        let link = 10_000_000_000;
+        let sum: u64 = parts.iter().map(|(part, _)| part).sum();
+        let guarantees: Vec<_> = parts.iter().map(|(part, _)| link / sum * part).collect();
+        let tenants: Vec<_> = guarantees.iter().map(|bits| (Some(*bits), Limit::NONE, 1)).collect();
+        let mut spec = spec(Some(link), &tenants);
+        spec.ports[0].account = Account::L1;
+        spec.tunnels.extend((0..ways).map(|at| TunnelSpec { name: format!("t{at}"), cap: Limit::NONE }));
+        let mut lab = Lab::new(spec);
+        for (tenant, (_, octets)) in (0..).zip(&parts) {
+            let into = (ways > 0).then(|| tenant % ways);
+            (0..400).for_each(|_| lab.offer(Offer { into, ..Offer::of(tenant, 2, *octets) }));
+        }
+        // The link may be ahead by half a millisecond at first.
+        lab.saturate(2 * MS, 2_000);
+        let from = lab.now + 1;
+        lab.saturate(50 * MS, 2_000);
+        for (tenant, bits) in (0..).zip(&guarantees) {
+            let sent = lab.sent.iter().filter(|sent| sent.tenant == tenant && sent.at >= from);
+            let got: u64 = sent.map(|sent| on_wire(sent.octets)).sum();
+            let share = got as f64 / (*bits as f64 / 8.0 * 0.050);
+            prop_assert!(share >= 0.99, "tenant {tenant} has {share:.4} of its guarantee: {parts:?}");
         }
     }
 
