@@ -63,6 +63,9 @@ const QOS: Columns = &[
     ("packets", "sent_packets"),
     ("bytes", "sent_bytes"),
     ("queue bytes", "queue_bytes"),
+    ("marked", "marked"),
+    ("dropped early", "dropped/early_drop"),
+    ("queue full", "dropped/queue_full"),
     ("throttled", "throttled"),
 ];
 const DELAYS: Columns = &[
@@ -71,13 +74,6 @@ const DELAYS: Columns = &[
     ("delay p50 ns", "delay_p50_ns"),
     ("p99 ns", "delay_p99_ns"),
     ("p99.9 ns", "delay_p999_ns"),
-];
-const SIGNALS: Columns = &[
-    ("interface", "interface"),
-    ("tenant", "tenant"),
-    ("marked", "marked"),
-    ("dropped early", "dropped/early_drop"),
-    ("queue full", "dropped/queue_full"),
 ];
 const ACL: Columns = &[
     ("rule", "rule"),
@@ -102,18 +98,16 @@ pub fn table(question: &Question, answer: &Value) -> String {
     }
 }
 
-/// Tenants' queues, then how long packets waited, then what queues did to keep short.
+/// Tenants' queues, then how long packets waited.
 fn qos(answer: &Value) -> String {
     let list = |key: &str| answer[key].as_array().is_some_and(|rows| !rows.is_empty());
     if !list("qos") {
         return "nothing is queued by tenant and class\n".to_owned();
     }
     let mut text = rows(&answer["qos"], QOS);
-    for (key, columns) in [("delays", DELAYS), ("signals", SIGNALS)] {
-        if list(key) {
-            text.push('\n');
-            text.push_str(&rows(&answer[key], columns));
-        }
+    if list("delays") {
+        text.push('\n');
+        text.push_str(&rows(&answer["delays"], DELAYS));
     }
     text
 }

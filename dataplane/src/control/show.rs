@@ -290,7 +290,7 @@ impl View<'_> {
     /// One row for each class of each tenant by each way that had packets.
     fn qos(&self) -> Value {
         let (tenant, class_name) = (shaping::tenant_names(self.config), shaping::class_names(self.config));
-        let (mut rows, mut links, mut tenants) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut rows, mut links) = (Vec::new(), Vec::new());
         for report in self.team.borrow_mut().shapers() {
             let name = &self.config.interfaces[report.port.index()].name;
             for leaf in &report.leaves {
@@ -306,19 +306,9 @@ impl View<'_> {
                         "sent_packets": class.sent_packets,
                         "sent_bytes": class.sent_octets,
                         "queue_bytes": class.queue_octets,
+                        "marked": class.marked,
+                        "dropped": { "early_drop": class.dropped, "queue_full": class.refused },
                         "throttled": leaf.throttled,
-                    }));
-                }
-            }
-            for (at, ((marked, early), full)) in
-                report.marked.iter().zip(&report.dropped).zip(&report.refused).enumerate()
-            {
-                if [marked, early, full].iter().any(|count| **count != 0) {
-                    tenants.push(json!({
-                        "interface": name,
-                        "tenant": tenant[at],
-                        "marked": marked,
-                        "dropped": { "early_drop": early, "queue_full": full },
                     }));
                 }
             }
@@ -334,7 +324,7 @@ impl View<'_> {
                 }
             }
         }
-        json!({ "qos": rows, "delays": links, "signals": tenants })
+        json!({ "qos": rows, "delays": links })
     }
 
     fn policers(&self) -> Value {

@@ -1,7 +1,7 @@
 //! What happens to the queues beside the packets' way: changed, emptied, looked at.
 
 use super::delays::Histogram;
-use super::leaf::{GREEN, Leaf, State, YELLOW};
+use super::leaf::{GREEN, Leaf, Signals, State, YELLOW};
 use super::ring::Ring;
 use super::spec::{Buffer, Spec, SpecError};
 use super::store::Store;
@@ -198,6 +198,12 @@ impl Scheduler {
             queue.sent_packets += old.sent_packets;
             queue.sent_octets += old.sent_octets;
         }
+        let of = |leaf: usize| leaf * Class::COUNT..(leaf + 1) * Class::COUNT;
+        for (counts, old) in self.signals[of(to)].iter_mut().zip(&old.signals[of(from)]) {
+            counts.marked += old.marked;
+            counts.dropped += old.dropped;
+            counts.refused += old.refused;
+        }
         self.inherit_bound(to as u32, old, from as u32);
     }
 
@@ -205,8 +211,9 @@ impl Scheduler {
     fn report_leaf(&self, at: usize) -> Option<LeafReport> {
         let leaf = &self.leaves[at];
         let queues = &leaf.queues;
+        let signals = &self.signals[at * Class::COUNT..][..Class::COUNT];
         let sent = queues.iter().any(|queue| queue.sent_packets != 0);
-        (sent || leaf.mask != 0).then(|| LeafReport {
+        (sent || leaf.mask != 0 || signals.iter().any(|counts| *counts != Signals::default())).then(|| LeafReport {
             tenant: TenantId(leaf.tenant),
             tunnel: leaf.way.checked_sub(1).map(TunnelId),
             throttled: matches!(leaf.state, State::Parked | State::Bound) || self.ways[usize::from(leaf.way)].is_shut,
@@ -214,6 +221,9 @@ impl Scheduler {
                 sent_packets: queues[class].sent_packets,
                 sent_octets: queues[class].sent_octets,
                 queue_octets: queues[class].queue.octets().into(),
+                marked: signals[class].marked,
+                dropped: signals[class].dropped,
+                refused: signals[class].refused,
             }),
         })
     }
@@ -225,9 +235,6 @@ impl Scheduler {
             port: self.port.port,
             waiting: self.waiting,
             leaves: Vec::new(),
-            marked: self.tenants.iter().map(|tenant| tenant.marked).collect(),
-            dropped: self.tenants.iter().map(|tenant| tenant.dropped).collect(),
-            refused: self.tenants.iter().map(|tenant| tenant.refused).collect(),
             delays_ns: std::array::from_fn(|at| [0.5, 0.99, 0.999].map(|share| self.delays.quantile(class(at), share))),
             delays: std::array::from_fn(|at| self.delays.histogram(class(at))),
         }
@@ -272,12 +279,6 @@ pub struct PortReport {
     pub waiting: usize,
     /// Leaves that have or had packets.
     pub leaves: Vec<LeafReport>,
-    /// Packets marked, by tenant.
-    pub marked: Vec<u64>,
-    /// Packets dropped early, by tenant.
-    pub dropped: Vec<u64>,
-    /// Packets for which the buffer had no room, by tenant.
-    pub refused: Vec<u64>,
     /// The delays that half, 99 % and 99.9 % of each class's packets did not exceed.
     pub delays_ns: [[Option<u64>; 3]; Class::COUNT],
     /// How many packets of each class waited how long.
@@ -306,4 +307,10 @@ pub struct ClassReport {
     pub sent_octets: u64,
     /// Octets that wait.
     pub queue_octets: u64,
+    /// Packets marked.
+    pub marked: u64,
+    /// Packets dropped early, in place of a mark.
+    pub dropped: u64,
+    /// Packets for which the buffer had no room.
+    pub refused: u64,
 }

@@ -123,6 +123,17 @@ pub struct ClassQueue {
     pub sent_octets: u64,
 }
 
+/// What became of packets of one class of a leaf that were not just sent: apart from its line, because few are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Signals {
+    /// Packets marked.
+    pub marked: u64,
+    /// Packets dropped early, in place of a mark.
+    pub dropped: u64,
+    /// Packets for which the buffer had no room.
+    pub refused: u64,
+}
+
 /// A tenant on one port: two lines of memory.
 #[repr(align(64))]
 #[derive(Clone, Copy, Debug)]
@@ -133,12 +144,6 @@ pub struct Tenant {
     pub guarantee: Bucket,
     /// Octets of guarantee that make it green again: so many that it is not for each packet.
     pub threshold: u32,
-    /// Packets marked.
-    pub marked: u64,
-    /// Packets dropped early, in place of a mark.
-    pub dropped: u64,
-    /// Packets for which the buffer had no room.
-    pub refused: u64,
     /// There is a guarantee.
     pub is_guaranteed: bool,
     /// It is below its guarantee.
@@ -170,9 +175,6 @@ impl Tenant {
             threshold: spec.guarantee.map_or(0, |rate| {
                 rate.octets_in(THRESHOLD_NS).max(QUANTUM as u64).min(u64::from(burst(rate)) / 2) as u32
             }),
-            marked: 0,
-            dropped: 0,
-            refused: 0,
             is_guaranteed: spec.guarantee.is_some(),
             is_green: false,
             is_parked: false,

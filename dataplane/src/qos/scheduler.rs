@@ -23,7 +23,7 @@ pub use outstanding::Room;
 use super::bucket::{Bucket, Caps};
 use super::delays::Delays;
 use super::fq::{FlowLists, Flows};
-use super::leaf::{ClassQueue, Discipline, GREEN, Leaf, QUANTUM, Tenant, Way, YELLOW, green_quantum};
+use super::leaf::{ClassQueue, Discipline, GREEN, Leaf, QUANTUM, Signals, Tenant, Way, YELLOW, green_quantum};
 use super::list::List;
 use super::red::Random;
 use super::spec::{Account, Limit, PortSpec, Rate, Spec};
@@ -50,6 +50,8 @@ pub struct Scheduler {
     active: Box<[u64]>,
     /// By way, and of one way by tenant.
     pub(super) leaves: Box<[Leaf]>,
+    /// By leaf, and of one leaf by class.
+    pub(super) signals: Box<[Signals]>,
     /// Bounds of single leaves, ordered by leaf.
     own: Box<[(u32, Caps)]>,
     classes: [Discipline; Class::COUNT],
@@ -124,6 +126,7 @@ impl Scheduler {
             words: ways.div_ceil(64),
             active: vec![0; tenants * ways.div_ceil(64)].into(),
             tenants: spec.tenants.iter().map(Tenant::new).collect(),
+            signals: in_huge_pages(leaves.len() * Class::COUNT, Signals::default()),
             lists: vec![FlowLists::default(); leaves.len() * flow_classes].into(),
             flows: Flows::new(flows),
             flow_classes,
@@ -241,7 +244,7 @@ impl Scheduler {
             & store.admits(queue, self.classes[class].alpha)
             & store.admits(&self.backlog, PORT_ALPHA);
         if !is_admitted {
-            self.tenants[usize::from(leaf.tenant)].refused += 1;
+            self.signals[index * Class::COUNT + class].refused += 1;
             return Err(packet);
         }
         // Few packets need no flow queues; the next ones go behind them, whichever their flow.
@@ -369,7 +372,6 @@ impl Tenant {
     pub(super) fn inherit(&mut self, other: &Self) {
         self.caps.inherit(&other.caps);
         Bucket::inherit(&mut self.guarantee, &other.guarantee);
-        (self.marked, self.dropped, self.refused) = (other.marked, other.dropped, other.refused);
     }
 }
 

@@ -37,10 +37,10 @@ const CLASS_COUNTERS: [ClassCounter; 2] = [
     (BYTES, "Octets of them, as `[qos] account` counts.", |class| class.sent_octets),
 ];
 
-/// Drops by tenant.
-type Drops = (DropReason, fn(&PortReport) -> &[u64]);
+/// The drops of a class of a pair.
+type Drops = (DropReason, fn(&ClassReport) -> u64);
 const DROPS: [Drops; 2] =
-    [(DropReason::EarlyDrop, |report| &report.dropped), (DropReason::QueueFull, |report| &report.refused)];
+    [(DropReason::EarlyDrop, |class| class.dropped), (DropReason::QueueFull, |class| class.refused)];
 
 impl Metrics {
     /// What met each rule of the access list, known by its number: which line that is, `show acl` tells.
@@ -81,7 +81,6 @@ impl Metrics {
         let pairs = self.gauge("qos_pairs", None, help);
         reports.iter().for_each(|report| pairs.add(&[interface(report)], report.leaves.len() as u64));
         self.pairs(config, reports, interface);
-        self.signals(config, reports, interface);
         let classes = shaping::class_names(config);
         let help = "How long packets waited for an interface; the sum is right to a sixteenth.";
         let delays = self.metric("qos_delay", Some(SECONDS), help, MetricType::Histogram);
@@ -111,47 +110,26 @@ impl Metrics {
         for (report, leaf) in pairs().take(PAIRS) {
             throttled.add(&pair(report, leaf), leaf.throttled.into());
         }
-        let add = |metric: &mut super::Metric, read: fn(&ClassReport) -> u64| {
+        let add = |metric: &mut super::Metric, reason: Option<DropReason>, read: fn(&ClassReport) -> u64| {
             for (report, leaf) in pairs().take(PAIRS) {
                 let [interface, tunnel, tenant] = pair(report, leaf);
                 let had_packets = |class: &ClassReport| *class != ClassReport::default();
                 for (name, class) in classes.iter().zip(&leaf.classes).filter(|(_, class)| had_packets(class)) {
-                    metric.add(&[interface, tunnel, tenant, ("class", name)], read(class));
+                    let labels = [interface, tunnel, tenant, ("class", name)];
+                    let reason = reason.map(|reason| ("reason", reason.name()));
+                    metric.add(&labels.into_iter().chain(reason).collect::<Vec<_>>(), read(class));
                 }
             }
         };
         for (unit, help, read) in CLASS_COUNTERS {
-            add(self.counter("qos_sent", Some(unit), help), read);
+            add(self.counter("qos_sent", Some(unit), help), None, read);
         }
-        add(self.gauge("qos_queued", Some(BYTES), "Octets of a tenant that wait."), |class| class.queue_octets);
-    }
-
-    /// What tenants' queues did to keep short, of tenants that have had packets by that interface.
-    fn signals<'n>(
-        &mut self,
-        config: &'n Config,
-        reports: &[PortReport],
-        interface: impl Fn(&PortReport) -> (&'static str, &'n str),
-    ) {
-        let tenants = shaping::tenant_names(config);
-        let in_use = |report: &PortReport| {
-            let all = [&report.marked, &report.dropped, &report.refused];
-            let mut in_use: Vec<_> = (0..tenants.len()).map(|at| all.iter().any(|counts| counts[at] != 0)).collect();
-            report.leaves.iter().for_each(|leaf| in_use[leaf.tenant.index()] = true);
-            (0..tenants.len()).filter(move |at| in_use[*at])
-        };
+        add(self.gauge("qos_queued", Some(BYTES), "Octets of a tenant that wait."), None, |class| class.queue_octets);
         let marked = self.counter("qos_marked", Some(PACKETS), "Packets that a queue marked as having met congestion.");
-        for report in reports {
-            in_use(report).for_each(|at| marked.add(&[interface(report), ("tenant", tenants[at])], report.marked[at]));
-        }
+        add(marked, None, |class| class.marked);
         let dropped = self.counter("qos_dropped", Some(PACKETS), "Packets that a queue dropped.");
-        for report in reports {
-            for at in in_use(report) {
-                for (reason, counts) in DROPS {
-                    let labels = [interface(report), ("tenant", tenants[at]), ("reason", reason.name())];
-                    dropped.add(&labels, counts(report)[at]);
-                }
-            }
+        for (reason, read) in DROPS {
+            add(dropped, Some(reason), read);
         }
     }
 }
@@ -202,7 +180,7 @@ classes = "gpu-gateway"
         CONFIG.parse().expect("it is legal")
     }
 
-    /// Red has sent into the tunnel and has something to send; blue was refused; `default` is not in use.
+    /// Red has sent into the tunnel, and of another class has something to send; nobody else has sent.
     fn report(pairs: usize) -> PortReport {
         let mut leaf = LeafReport {
             tenant: TenantId(1),
@@ -210,8 +188,8 @@ classes = "gpu-gateway"
             throttled: true,
             classes: [ClassReport::default(); Class::COUNT],
         };
-        leaf.classes[0] = ClassReport { sent_packets: 3, sent_octets: 300, queue_octets: 0 };
-        leaf.classes[5] = ClassReport { sent_packets: 0, sent_octets: 0, queue_octets: 77 };
+        leaf.classes[0] = ClassReport { sent_packets: 3, sent_octets: 300, marked: 4, ..ClassReport::default() };
+        leaf.classes[5] = ClassReport { queue_octets: 77, dropped: 5, refused: 6, ..ClassReport::default() };
         let direct = LeafReport { tunnel: None, throttled: false, ..leaf.clone() };
         let mut delays = [Histogram::default(); Class::COUNT];
         delays[0].counts[0] = 1;
@@ -221,9 +199,6 @@ classes = "gpu-gateway"
             port: PortId(1),
             waiting: 1,
             leaves: [leaf, direct].into_iter().cycle().take(pairs).collect(),
-            marked: vec![0, 4, 0],
-            dropped: vec![0, 5, 0],
-            refused: vec![0, 0, 6],
             delays_ns: [[None; 3]; Class::COUNT],
             delays,
         }
@@ -279,6 +254,13 @@ classes = "gpu-gateway"
             format!("penstock_qos_sent_packets_total{} 0", of("vpn", 5)),
             format!("penstock_qos_queued_bytes{} 77", of("vpn", 5)),
             format!("penstock_qos_queued_bytes{} 0", of("", 0)),
+            format!("penstock_qos_marked_packets_total{} 4", of("vpn", 0)),
+            format!("penstock_qos_marked_packets_total{} 0", of("", 5)),
+            format!(
+                "penstock_qos_dropped_packets_total{},reason=\"early_drop\"}} 5",
+                of("vpn", 5).trim_end_matches('}')
+            ),
+            format!("penstock_qos_dropped_packets_total{},reason=\"queue_full\"}} 6", of("", 5).trim_end_matches('}')),
         ];
         check(&page, &by_class.each_ref().map(String::as_str));
         let delay = format!("{{interface=\"wan0\",class=\"{}\"", classes[0]);
@@ -289,11 +271,6 @@ classes = "gpu-gateway"
                 "penstock_qos_pairs{interface=\"wan0\"} 2",
                 "penstock_qos_throttled{interface=\"wan0\",tunnel=\"vpn\",tenant=\"red\"} 1",
                 "penstock_qos_throttled{interface=\"wan0\",tunnel=\"\",tenant=\"red\"} 0",
-                "penstock_qos_marked_packets_total{interface=\"wan0\",tenant=\"red\"} 4",
-                "penstock_qos_marked_packets_total{interface=\"wan0\",tenant=\"blue\"} 0",
-                "penstock_qos_dropped_packets_total{interface=\"wan0\",tenant=\"red\",reason=\"early_drop\"} 5",
-                "penstock_qos_dropped_packets_total{interface=\"wan0\",tenant=\"red\",reason=\"queue_full\"} 0",
-                "penstock_qos_dropped_packets_total{interface=\"wan0\",tenant=\"blue\",reason=\"queue_full\"} 6",
                 "# TYPE penstock_qos_delay_seconds histogram",
                 &format!("penstock_qos_delay_seconds_bucket{delay},le=\"1.015e-06\"}} 1"),
                 &format!("penstock_qos_delay_seconds_bucket{delay},le=\"4.294967287\"}} 1"),

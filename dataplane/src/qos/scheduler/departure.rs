@@ -3,7 +3,7 @@
 use super::{Room, Scheduler};
 use crate::packet::{Batch, Class, DropReason, Exit, Exits, Packet, Time};
 use crate::qos::fq::{FlowLists, Flows};
-use crate::qos::leaf::{ClassQueue, Discipline, GREEN, Leaf, Signal, State, Tenant, YELLOW, wire_octets};
+use crate::qos::leaf::{ClassQueue, Discipline, GREEN, Leaf, Signal, Signals, State, Tenant, YELLOW, wire_octets};
 use crate::qos::list::NIL;
 use crate::qos::ring::Ring;
 use crate::qos::store::{Size, Store, Sum, Taken};
@@ -172,7 +172,8 @@ impl Scheduler {
                         }
                     };
                     if signals {
-                        departure.signal(&mut packet, tenant, size, discipline.drops);
+                        let counts = &mut self.signals[index as usize * Class::COUNT + class];
+                        departure.signal(&mut packet, counts, size, discipline.drops);
                     }
                 } else {
                     codel.calm();
@@ -246,9 +247,9 @@ impl Departure<'_> {
 
     /// A packet is to carry a signal: marked if it can be, else dropped if its class wants that.
     #[inline]
-    fn signal(&mut self, packet: &mut Option<Box<Packet>>, tenant: &mut Tenant, size: Size, drops: bool) {
+    fn signal(&mut self, packet: &mut Option<Box<Packet>>, counts: &mut Signals, size: Size, drops: bool) {
         if is_capable(size) {
-            tenant.marked += 1;
+            counts.marked += 1;
             self.marks |= 1 << (self.out.len() % Batch::SIZE);
         } else if drops
             && self.drops != 0
@@ -256,7 +257,7 @@ impl Departure<'_> {
             && let Some(packet) = packet.take()
         {
             self.drops -= 1;
-            tenant.dropped += 1;
+            counts.dropped += 1;
             self.exits.push(packet, Exit::Drop(DropReason::EarlyDrop));
         }
     }

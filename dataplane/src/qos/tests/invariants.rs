@@ -259,7 +259,8 @@ fn marks_are_for_delay_and_for_the_capable() {
     assert_eq!(lab.exits.len(), 0);
     let report = lab.shaper.report(PORT).expect("it has a shaper");
     let marked = lab.sent.iter().filter(|sent| sent.tos == 3 && sent.flow != 3).count() as u64;
-    assert_eq!(report.marked, [marked]);
+    let by_class = report.leaves[0].classes.map(|class| class.marked);
+    assert_eq!(by_class, [0, 0, marked, 0, 0, 0, 0, 0]);
 }
 
 /// CoDel keeps a queue that cannot be marked short by dropping, and says why.
@@ -273,6 +274,8 @@ fn what_cannot_be_marked_is_dropped_early() {
     let exits: Vec<_> = lab.exits.drain().map(|(_, exit)| exit).collect();
     assert!(exits.len() > 10 && exits.iter().all(|exit| *exit == Exit::Drop(DropReason::EarlyDrop)), "{exits:?}");
     assert_eq!(lab.shaper.waiting() + exits.len(), 100, "each that left was replaced, none that was dropped");
+    let report = lab.shaper.report(PORT).expect("it has a shaper");
+    assert_eq!(report.leaves[0].classes[4].dropped, exits.len() as u64);
     lab.assert_sound();
 }
 
