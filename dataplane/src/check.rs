@@ -54,7 +54,8 @@ pub struct TenantReport {
     pub policer: Option<String>,
 }
 
-/// An interface with a rate, or a tunnel with a cap. Rates are bits and packets per second.
+/// An interface with a rate, a tunnel with a cap, or a tenant's part of a tunnel with a limit. Rates are bits and packets per
+/// second.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RateReport {
     /// Its name.
@@ -240,7 +241,17 @@ impl RateReport {
             packets: it.cap.packets.map(PacketRate::packets),
             guaranteed: None,
         });
-        interfaces.chain(tunnels).collect()
+        let of = |tenant: &Tenant, (tunnel, limit): &(usize, Limit)| Self {
+            name: format!("{} via {}", tenant.name, config.tunnels[*tunnel].name),
+            rate: limit.rate.map(Rate::bits),
+            packets: limit.packets.map(PacketRate::packets),
+            guaranteed: None,
+        };
+        let via = config
+            .tenants
+            .iter()
+            .flat_map(|tenant| tenant.via.iter().map(|bound| of(tenant, bound)).collect::<Vec<_>>());
+        interfaces.chain(tunnels).chain(via).collect()
     }
 }
 

@@ -405,6 +405,8 @@ pub struct Tenant {
     pub weight: Weight,
     /// Index of the policer of what is its own, whatever way it comes in.
     pub policer: Option<usize>,
+    /// What it never sends more of into a tunnel, by the tunnel's index, in the file's order.
+    pub via: Vec<(usize, Limit)>,
     /// Line of its guarantee, else of its name, from 1.
     pub line: usize,
 }

@@ -492,6 +492,18 @@ pub enum FaultKind {
         /// The limit's line.
         first: usize,
     },
+    /// A bound above another that is always met first.
+    #[error("limit: {limit} bit/s are more than {of}, {most} bit/s{}; legal: less", at(*first))]
+    NeverBinds {
+        /// The bound.
+        limit: u64,
+        /// What is met first.
+        of: String,
+        /// That one.
+        most: u64,
+        /// Its line, where that is known.
+        first: Option<usize>,
+    },
     /// Guarantees that a link cannot keep.
     #[error(
         "rate: {rate} bit/s are less than all guarantees, {guaranteed} bit/s (the last in line {last}); legal: a sum that fits"

@@ -245,6 +245,16 @@ pub struct Tenant {
     pub burst: Given,
     pub weight: Given,
     pub policer: Given,
+    #[serde(default)]
+    pub via: Named<TenantVia>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TenantVia {
+    pub limit: Given,
+    pub packets: Given,
+    pub burst: Given,
 }
 
 #[derive(Deserialize)]
@@ -525,6 +535,11 @@ pub fn prune(root: &mut DeTable<'_>) -> Vec<(usize, FaultKind)> {
             "tenant" => each_named(value, |tenant| {
                 prune_each::<Tenant>(tenant, "[tenant]", &mut faults);
                 prune_within::<TenantMatch>(tenant, "match", "match", &mut faults);
+                each_table(tenant, &mut |tenant| {
+                    if let Some(tunnels) = tenant.get_mut("via") {
+                        each_named(tunnels.get_mut(), |it| prune_each::<TenantVia>(it, "[tenant.via]", &mut faults));
+                    }
+                });
             }),
             "qos" => {
                 prune_each::<Qos>(value, "[qos]", &mut faults);

@@ -58,6 +58,7 @@ pub struct TunnelPlace {
     pub mtu: Option<usize>,
     pub checksum: Option<usize>,
     pub address: Option<usize>,
+    pub cap: Option<usize>,
 }
 
 /// What several routes share.
@@ -422,6 +423,7 @@ impl Resolver<'_> {
             mtu: place(&table.mtu),
             checksum: place(&table.checksum),
             address: place(&table.address),
+            cap: table.cap.as_ref().map(start),
         });
         Some(rest)
     }

@@ -125,6 +125,8 @@ pub enum ValueError {
     Preset(&'static [&'static str]),
     #[error("rate, packets, or both")]
     Cap,
+    #[error("limit, packets, or both")]
+    Via,
     #[error("a table such as {{ vrf = \"research\" }}, of vrf, interface, tunnel, source, destination")]
     TenantMatch,
     #[error("a weight is 1..=1000")]

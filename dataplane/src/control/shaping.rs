@@ -2,7 +2,7 @@
 
 use crate::config::{Config, Qos, Tenant};
 use crate::packet::{Class, PortId};
-use crate::qos::{Buffer, Limit, PortSpec, Rate, Spec, TenantSpec, TunnelSpec};
+use crate::qos::{Buffer, LeafSpec, Limit, PortSpec, Rate, Spec, TenantSpec, TunnelSpec};
 use crate::tables::Marks;
 use std::sync::Arc;
 
@@ -83,10 +83,19 @@ pub fn spec(config: &Config, speed: impl Fn(&str) -> Option<Rate>) -> Option<Arc
         limit: tenant.limit,
         weight: tenant.weight,
     };
+    let via = |(tenant, table): (usize, Option<&Tenant>)| {
+        let bound = move |(tunnel, limit): &(usize, Limit)| LeafSpec {
+            tenant: tenant as u16,
+            tunnel: Some(*tunnel as u16),
+            limit: *limit,
+        };
+        table.map_or(&[][..], |table| &table.via).iter().map(bound).collect::<Vec<_>>()
+    };
+    let leaves = tenants(config).enumerate().flat_map(via).collect();
     let tenants = tenants(config).map(|tenant| tenant.map_or_else(TenantSpec::default, of)).collect();
     let tunnels = config.tunnels.iter().map(|tunnel| TunnelSpec { name: tunnel.name.clone(), cap: tunnel.cap });
     let classes = qos.classes;
-    Some(Arc::new(Spec { ports, tunnels: tunnels.collect(), tenants, classes, leaves: Vec::new(), buffer: BUFFER }))
+    Some(Arc::new(Spec { ports, tunnels: tunnels.collect(), tenants, classes, leaves, buffer: BUFFER }))
 }
 
 /// The worker whose scheduler sees all packets of a port, of the first `owners`: a port keeps its own as far as it can
@@ -116,6 +125,7 @@ pub fn tenants(config: &Config) -> impl Iterator<Item = Option<&Tenant>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::qos::PacketRate;
 
     fn config(text: &str) -> Config {
         text.parse().unwrap_or_else(|error| panic!("{error}"))
@@ -138,6 +148,24 @@ mod tests {
         assert_eq!(ports("[interface.lan0]\n[interface.wan0]\nrate = \"10G\"\n", 25), [(1, Some(10))]);
         assert_eq!(ports(&format!("{two}{TENANT}"), 25), [(0, Some(25)), (1, Some(25))]);
         assert_eq!(ports(&format!("{two}[qos]\n"), 25), [(0, Some(25)), (1, Some(25))]);
+    }
+
+    #[test]
+    fn a_bound_of_a_tenants_part_of_a_tunnel_is_the_leafs_whatever_the_order_of_tables() {
+        let tunnel = |name: &str, key: u8| {
+            format!("[tunnel.{name}]\ntype = \"gre\"\nkey = {key}\nlocal = \"192.0.2.1\"\nremote = \"198.51.100.7\"\n")
+        };
+        let file = format!(
+            "{TENANT}[tenant.a.via.y]\npackets = \"1kpps\"\nlimit = \"1G\"\n[tenant.default.via.x]\nlimit = \"2G\"\n\
+             [interface.wan0]\n{}{}",
+            tunnel("x", 1),
+            tunnel("y", 2)
+        );
+        let spec = spec(&config(&file), |_| None).expect("it has tenants");
+        let bounds: Vec<_> = spec.leaves.iter().map(|leaf| (leaf.tenant, leaf.tunnel, leaf.limit.rate)).collect();
+        let rate = |gigabits: u64| Rate::new(gigabits * 1_000_000_000);
+        assert_eq!(bounds, [(0, Some(0), rate(2)), (1, Some(1), rate(1))]);
+        assert_eq!(spec.leaves[1].limit.packets, PacketRate::new(1_000));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Tenants, classes, and what tunnels and tenants never exceed.
 
 use super::acl::Asked;
-use super::{Given, Resolver, place, start};
+use super::{Given, Resolver, in_file_order, place, start};
 use crate::config::error::FaultKind;
 use crate::config::file::{self, Either};
 use crate::config::values::{self, ValueError};
@@ -154,8 +154,47 @@ impl Resolver<'_> {
                 .and_then(Weight::new)
                 .unwrap_or(Weight::ONE),
             policer: self.policer_of(&table.policer),
+            via: self.tenant_via(table, limit, config),
             line: self.source.line(place(&table.guarantee).unwrap_or(start(name))),
         }
+    }
+
+    /// What a tenant never sends more of into single tunnels. A bound that never binds is a mistake.
+    fn tenant_via(&mut self, tenant: &file::Tenant, of_tenant: Limit, config: &Config) -> Vec<(usize, Limit)> {
+        let mut list = Vec::new();
+        for (name, table) in in_file_order(&tenant.via) {
+            let tunnel = match self.tunnels.find("via", name.get_ref()) {
+                Ok(tunnel) => tunnel,
+                Err(fault) => {
+                    self.faults.push((start(name), fault));
+                    continue;
+                }
+            };
+            if table.limit.is_none() && table.packets.is_none() {
+                let missing = FaultKind::Missing {
+                    table: format!("via {:?}", name.get_ref()),
+                    key: "limit",
+                    legal: ValueError::Via,
+                };
+                self.faults.push((start(name), missing));
+            }
+            let limit = self.bound(&table.limit, "limit", &table.burst, &table.packets);
+            // A tunnel that is wrong itself has been left out.
+            let carried = config.tunnels.iter().zip(&self.places.tunnels).find(|(it, _)| it.name == *name.get_ref());
+            let cap = carried
+                .and_then(|(it, places)| Some((format!("the cap of tunnel {:?}", it.name), it.cap.rate?, places.cap)));
+            let own = of_tenant.rate.map(|rate| ("the tenant's limit".to_owned(), rate, place(&tenant.limit)));
+            for (of, most, first) in own.into_iter().chain(cap) {
+                let (Some(rate), Some(at)) = (limit.rate, place(&table.limit)) else { continue };
+                if rate > most {
+                    let first = first.map(|first| self.source.line(first));
+                    let fault = FaultKind::NeverBinds { limit: rate.bits(), of, most: most.bits(), first };
+                    self.faults.push((at, fault));
+                }
+            }
+            list.push((tunnel, limit));
+        }
+        list
     }
 
     /// Classes, as the file says or as the preset does.

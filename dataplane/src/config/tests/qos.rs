@@ -140,7 +140,7 @@ fn tenants_and_what_they_are_promised() {
     wrong_in(
         "[tenant.default]",
         "police = \"a\"",
-        "1: police: [tenant] has no such key; legal: match, guarantee, limit, packets, burst, weight, policer",
+        "1: police: [tenant] has no such key; legal: match, guarantee, limit, packets, burst, weight, policer, via",
     );
     wrong(
         "[tenant.a]\nmatch = { vrf = \"default\", port = 1 }\n",
@@ -151,6 +151,43 @@ fn tenants_and_what_they_are_promised() {
          [tenant.b]\nmatch = { source = \"192.0.2.0/24\" }\nguarantee = \"401M\"\n",
         &[
             "2:8: rate: 1000000000 bit/s are less than all guarantees, 1001000000 bit/s (the last in line 8); legal: a sum that fits",
+        ],
+    );
+}
+
+/// What is wrong with a tenant's bound for a tunnel that has these lines; the first of them is line 11.
+#[track_caller]
+fn wrong_via(lines: &str, expected: &[&str]) {
+    let tunnel =
+        "[tunnel.a]\ntype = \"ipip\"\nlocal = \"192.0.2.1\"\nremote = \"192.0.2.2\"\ncap = { rate = \"2G\" }\n";
+    wrong(
+        &format!("[interface.wan0]\n{tunnel}[tenant.default]\n\nlimit = \"3G\"\n[tenant.default.via.a]\n{lines}\n"),
+        expected,
+    );
+}
+
+#[test]
+fn bounds_of_a_tenant_in_single_tunnels() {
+    wrong_via("", &["10:21: via \"a\": limit is missing: limit, packets, or both"]);
+    wrong_via(
+        "limit = \"1G\"\n[tenant.default.via.b]\nlimit = \"1G\"",
+        &["12:21: via = \"b\": no such tunnel; declared: \"a\""],
+    );
+    wrong_via(
+        "rate = \"1G\"\nlimit = \"1G\"",
+        &["11:1: rate: [tenant.via] has no such key; legal: limit, packets, burst"],
+    );
+    wrong_via(
+        "limit = \"4G\"",
+        &[
+            "11:9: limit: 4000000000 bit/s are more than the tenant's limit, 3000000000 bit/s, line 9; legal: less",
+            "11:9: limit: 4000000000 bit/s are more than the cap of tunnel \"a\", 2000000000 bit/s, line 6; legal: less",
+        ],
+    );
+    wrong_via(
+        "limit = \"1G\"\nburst = \"6249B\"",
+        &[
+            "12:9: burst: a burst of 6249 octets is too small; legal: at least 6250 (two packets, and 50 µs of its rate)",
         ],
     );
 }
