@@ -146,7 +146,12 @@ impl Rig {
             ..Match::default()
         };
         let preset = Qos::gpu_gateway();
-        let marks = Marks { tenants: (1..tenants).map(tenant).collect(), classes: preset.rules, rest: preset.rest };
+        let marks = Marks {
+            tenants: (1..tenants).map(tenant).collect(),
+            classes: preset.rules,
+            rest: preset.rest,
+            ..Marks::default()
+        };
         rig.tables.classifier = Classifier::new(rules, Some(marks), ways).expect("there is memory");
         let room = Room { ports: 2, tunnels: 1, adjacencies: 2 + Load::Cold.next_hops(), rules: count, policers: 1 };
         rig.pipeline.tally = Tally::new(room);

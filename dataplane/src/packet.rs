@@ -57,9 +57,15 @@ pub struct TunnelId(pub u16);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TenantId(pub u16);
 
-/// One of the eight classes that each tenant's packets are queued in.
+/// One of the eight classes that each tenant's packets are queued in: the lower three bits. A packet's has in the others
+/// which [`Numbering`] its tenant and the tunnel that it goes into are told by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Class(u8);
+
+/// Which numbers tenants and tunnels have. A change of the file that gives them others has the next one, so that what waits
+/// is not taken for somebody else's. It wraps around: what waited for thirty changes is nobody's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Numbering(u8);
 
 /// Index of a routing table instance; 0 is `default`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -115,6 +121,26 @@ impl Class {
     #[inline(always)]
     pub const fn index(self) -> usize {
         self.0 as usize % Self::COUNT
+    }
+
+    /// Of a packet whose tenant and tunnel are told by these numbers.
+    #[inline(always)]
+    pub const fn numbered(self, numbering: Numbering) -> Self {
+        Self(self.0 % Self::COUNT as u8 | numbering.0 << 3)
+    }
+
+    /// By which numbers the packet's tenant and tunnel are told.
+    #[inline(always)]
+    pub const fn numbering(self) -> Numbering {
+        Numbering(self.0 >> 3)
+    }
+}
+
+impl Numbering {
+    /// That of the next change.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self((self.0 + 1) % 32)
     }
 }
 

@@ -79,8 +79,13 @@ impl Pipeline {
         self.forward(batch, tables, now);
     }
 
-    /// Also where the gateway's own packets enter, and those that must be routed again.
-    pub fn forward(&mut self, batch: &mut Batch, tables: &Tables, now: Time) {
+    /// Where the gateway's own packets enter, and those that must be routed again.
+    pub fn forward_again(&mut self, batch: &mut Batch, tables: &Tables, now: Time) {
+        tables.classifier.renumber(batch);
+        self.forward(batch, tables, now);
+    }
+
+    fn forward(&mut self, batch: &mut Batch, tables: &Tables, now: Time) {
         tables.fib.lookup(batch); // longest match, for the whole batch
         batch.retain(&mut self.exits, |packet| {
             let adjacency = tables.adjacency(packet)?; // no route drops; our own address punts

@@ -18,6 +18,7 @@ mod fifo;
 mod fq;
 mod leaf;
 mod list;
+mod numbers;
 pub mod policer;
 mod red;
 mod ring;
@@ -37,6 +38,8 @@ pub use spec::{
 };
 
 use crate::packet::{Batch, DropReason, Exit, Exits, Outstanding, Packet, PortId, Time};
+use numbers::Numbers;
+use std::sync::Arc;
 use store::Store;
 
 /// Packets that wait for a port without a shaper at most, of each worker.
@@ -51,6 +54,9 @@ pub struct Shaper {
     idle: Vec<Option<Box<Scheduler>>>,
     /// What waits in schedulers.
     store: Store,
+    /// What they are built from, and which numbers tenants and tunnels have there and had before.
+    spec: Option<Arc<Spec>>,
+    numbers: Numbers,
     limit: usize,
     waiting: usize,
     /// Open ports with a scheduler.
@@ -63,6 +69,8 @@ enum Queue {
     /// Nobody serves the port.
     Closed,
     Fifo(Fifo),
+    /// Another worker serves it: they wait for room in the ring that leads there, under any plan.
+    Crossing(Fifo),
     Shaped(Box<Scheduler>),
 }
 
@@ -73,6 +81,8 @@ impl Shaper {
             queues: (0..ports).map(|_| Queue::Closed).collect(),
             idle: (0..ports).map(|_| None).collect(),
             store: Store::new(Buffer { frames: 0, bytes: 0 }),
+            spec: None,
+            numbers: Numbers::default(),
             limit,
             waiting: 0,
             shaped: 0,
@@ -95,7 +105,7 @@ impl Shaper {
     /// cross.
     pub fn open_crossing(&mut self, port: PortId) {
         if let Some(queue @ Queue::Closed) = self.queues.get_mut(port.index()) {
-            *queue = Queue::Fifo(Fifo::new(self.limit));
+            *queue = Queue::Crossing(Fifo::new(self.limit));
         }
     }
 
@@ -105,7 +115,7 @@ impl Shaper {
         let gone = |packet| exits.push(packet, Exit::Drop(DropReason::PortDown));
         match std::mem::replace(queue, Queue::Closed) {
             Queue::Closed => {}
-            Queue::Fifo(mut fifo) => {
+            Queue::Fifo(mut fifo) | Queue::Crossing(mut fifo) => {
                 self.waiting -= fifo.len();
                 std::iter::from_fn(|| fifo.pop(usize::MAX)).for_each(gone);
             }
@@ -124,10 +134,14 @@ impl Shaper {
         if self.shaped != 0 && self.enqueue_shaped(batch, exits, now) {
             return;
         }
-        for packet in batch.drain() {
+        for mut packet in batch.drain() {
             let port = packet.egress;
             let refused = match self.queues.get_mut(port.index()) {
-                Some(Queue::Fifo(fifo)) => fifo.push(packet),
+                Some(Queue::Fifo(fifo) | Queue::Crossing(fifo)) => fifo.push(packet),
+                Some(Queue::Shaped(_)) if !self.numbers.renew(&mut packet) => {
+                    exits.push(packet, Exit::Drop(DropReason::UnknownNumbering));
+                    continue;
+                }
                 Some(Queue::Shaped(scheduler)) => scheduler.put(packet, &mut self.store, now, now),
                 Some(Queue::Closed) | None => {
                     exits.push(packet, Exit::Drop(DropReason::PortDown));
@@ -141,7 +155,7 @@ impl Shaper {
         }
     }
 
-    /// The same for a batch all of whose packets leave by one port with a scheduler; whether it is one.
+    /// The same for a batch all of whose packets leave by one port with a scheduler, told by its numbers; whether it is one.
     #[inline]
     fn enqueue_shaped(&mut self, batch: &mut Batch, exits: &mut Exits, now: Time) -> bool {
         let Some(port) = batch.iter().next().map(|packet| packet.egress) else { return true };
@@ -149,7 +163,7 @@ impl Shaper {
         let mut others = false;
         for packet in batch.iter() {
             scheduler.prefetch(packet);
-            others |= packet.egress != port;
+            others |= (packet.egress != port) | (packet.class.numbering() != self.numbers.now);
         }
         if others {
             return false;
@@ -193,14 +207,14 @@ impl Shaper {
                 scheduler.dequeue(&mut self.store, room, out, exits, now);
                 self.waiting -= before - scheduler.len();
             }
-            Some(Queue::Closed) | None => {}
+            Some(Queue::Closed | Queue::Crossing(_)) | None => {}
         }
     }
 
     /// How many packets wait for a port.
     pub fn backlog(&self, port: PortId) -> usize {
         match self.queues.get(port.index()) {
-            Some(Queue::Fifo(fifo)) => fifo.len(),
+            Some(Queue::Fifo(fifo) | Queue::Crossing(fifo)) => fifo.len(),
             Some(Queue::Shaped(scheduler)) => scheduler.len(),
             Some(Queue::Closed) | None => 0,
         }
@@ -221,7 +235,7 @@ impl Shaper {
     pub fn deadline_of(&self, which: impl Fn(PortId) -> bool, now: Time) -> Option<Time> {
         let of = |(at, queue): (usize, &Queue)| match queue {
             _ if !which(PortId(at as u16)) => None,
-            Queue::Fifo(fifo) if !fifo.is_empty() => Some(now),
+            Queue::Fifo(fifo) | Queue::Crossing(fifo) if !fifo.is_empty() => Some(now),
             Queue::Shaped(scheduler) if !scheduler.is_empty() => scheduler.deadline(now),
             _ => None,
         };
@@ -230,7 +244,7 @@ impl Shaper {
 
     /// Takes one packet out for another worker's queue of the same port.
     pub fn hand_over(&mut self, port: PortId) -> Option<Box<Packet>> {
-        let Some(Queue::Fifo(fifo)) = self.queues.get_mut(port.index()) else { return None };
+        let Some(Queue::Crossing(fifo)) = self.queues.get_mut(port.index()) else { return None };
         let packet = fifo.pop(usize::MAX)?;
         self.waiting -= 1;
         Some(packet)

@@ -110,7 +110,7 @@ impl Slow {
                 break;
             }
             pipeline.run_whole(&mut self.whole, tables, now);
-            pipeline.forward(&mut self.ready, tables, now);
+            pipeline.forward_again(&mut self.ready, tables, now);
             pipeline.inject_again(&mut self.injected, tables, now);
         }
     }

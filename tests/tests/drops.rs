@@ -47,6 +47,7 @@ fn provoke(reason: DropReason) -> Option<Scene> {
         NoLocalPath => from_tunnel(&framed([0xff; 6], MACS.far, &answer4())),
         DeviceFull => return None,
         QueueFull => more_than_a_queue_holds(),
+        UnknownNumbering => numbers_that_no_queue_has_heard_of(),
         EarlyDrop => more_delay_than_a_class_suffers(),
         NoFrame => given(Scene::with("", 1500, 1, |_| {}), LAN, from_client(&udp4(1700))),
         TooLong => given(Scene::with("", 65_535, CHUNKS, |_| {}), LAN, from_client(&udp4(40_000))),
@@ -325,6 +326,17 @@ fn more_delay_than_a_class_suffers() -> Scene {
     scene.pass(Time(1_000));
     scene.set_sending(WAN, true);
     scene
+}
+
+/// Tables were published before the plan whose numbers theirs are.
+fn numbers_that_no_queue_has_heard_of() -> Scene {
+    let mut scene = Scene::new();
+    let mut spec = Spec::plain(0);
+    spec.numbering = spec.numbering.next();
+    spec.ports.push(PortSpec { port: WAN, rate: None, account: Account::L1 });
+    let plan = Plan::new(&Arc::new(spec.clone()), 8).expect("a specification that can be kept");
+    scene.gateway.worker.obey(Command::Shape(Box::new(plan)), Time(0));
+    given(scene, LAN, from_client(&udp4(10)))
 }
 
 fn port_that_went() -> Scene {

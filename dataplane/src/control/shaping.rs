@@ -1,7 +1,7 @@
 //! From the configuration to what schedulers and the classifier are built from.
 
 use crate::config::{Config, Qos, Tenant};
-use crate::packet::{Class, PortId};
+use crate::packet::{Class, Numbering, PortId};
 use crate::qos::{Buffer, LeafSpec, Limit, PortSpec, Rate, Spec, TenantSpec, TunnelSpec};
 use crate::tables::Marks;
 use std::sync::Arc;
@@ -26,7 +26,12 @@ pub fn marks(config: &Config) -> Option<Marks> {
             // One class, with a queue for each flow.
             None => (Vec::new(), Qos::gpu_gateway().rest),
         };
-        Marks { tenants: others.map(|tenant| tenant.matches.clone()).collect(), classes, rest }
+        Marks {
+            numbering: Numbering::default(),
+            tenants: others.map(|tenant| tenant.matches.clone()).collect(),
+            classes,
+            rest,
+        }
     })
 }
 
@@ -95,7 +100,15 @@ pub fn spec(config: &Config, speed: impl Fn(&str) -> Option<Rate>) -> Option<Arc
     let tenants = tenants(config).map(|tenant| tenant.map_or_else(TenantSpec::default, of)).collect();
     let tunnels = config.tunnels.iter().map(|tunnel| TunnelSpec { name: tunnel.name.clone(), cap: tunnel.cap });
     let classes = qos.classes;
-    Some(Arc::new(Spec { ports, tunnels: tunnels.collect(), tenants, classes, leaves, buffer: BUFFER }))
+    Some(Arc::new(Spec {
+        numbering: Numbering::default(),
+        ports,
+        tunnels: tunnels.collect(),
+        tenants,
+        classes,
+        leaves,
+        buffer: BUFFER,
+    }))
 }
 
 /// The worker whose scheduler sees all packets of a port, of the first `owners`: a port keeps its own as far as it can

@@ -109,6 +109,8 @@ reasons! {
         DeviceFull = "device_full",
         /// The queue of the way out is full.
         QueueFull = "queue_full",
+        /// Its tenant and tunnel have numbers that its queue does not know, of a file long before this one.
+        UnknownNumbering = "unknown_numbering",
         /// Its queue was long for too long, and it could not carry a mark (RFC 7567).
         EarlyDrop = "early_drop",
         /// No frame was left.

@@ -72,6 +72,16 @@ impl Bucket {
         (goal.wrapping_sub(self.level) as u64).div_ceil(self.earns.max(1))
     }
 
+    /// Takes out what is above so many octets; how much that was.
+    pub const fn withhold(&mut self, octets: u64) -> i64 {
+        if octets >= i32::MAX as u64 || self.level <= (octets as i64) << OCTET_BITS {
+            return 0;
+        }
+        let withheld = self.level - ((octets as i64) << OCTET_BITS);
+        self.level -= withheld;
+        withheld
+    }
+
     /// Whole octets in the bucket.
     #[cfg(test)]
     pub const fn level_octets(&self) -> i64 {
@@ -138,6 +148,16 @@ impl Caps {
     pub fn spend(&mut self, octets: u32) {
         self.octets.spend_octets(octets * u32::from(self.has_octets));
         self.packets.spend_packets(self.has_packets.into());
+    }
+
+    /// Lets no more octets go than so many, and the rest of a packet, until [`restore`](Self::restore) has what this gives.
+    pub fn withhold(&mut self, octets: u64) -> i64 {
+        if self.has_octets { self.octets.withhold(octets) } else { 0 }
+    }
+
+    /// Gives back what was withheld.
+    pub fn restore(&mut self, withheld: i64) {
+        self.octets.level += withheld;
     }
 
     /// Nanoseconds until a packet may go.

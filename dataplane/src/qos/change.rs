@@ -2,12 +2,12 @@
 
 use super::delays::Histogram;
 use super::leaf::{GREEN, Leaf, Signals, State, YELLOW};
+use super::numbers::Renumbering;
 use super::ring::Ring;
-use super::spec::{Buffer, Spec, SpecError};
+use super::spec::{Spec, SpecError};
 use super::store::Store;
 use super::{Fifo, Queue, Scheduler, Shaper};
 use crate::packet::{Class, DropReason, Exit, Exits, Packet, PortId, TenantId, Time, TunnelId};
-use std::collections::HashMap;
 use std::mem;
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Plan {
     schedulers: Vec<Option<Box<Scheduler>>>,
-    buffer: Buffer,
+    spec: Arc<Spec>,
 }
 
 impl Plan {
@@ -32,7 +32,7 @@ impl Plan {
                 *place = Some(Box::new(Scheduler::new(spec, *port)));
             }
         }
-        Ok(Self { schedulers, buffer: spec.buffer })
+        Ok(Self { schedulers, spec: Arc::clone(spec) })
     }
 }
 
@@ -42,13 +42,18 @@ impl Shaper {
     ///
     /// Gives back what is no longer needed, so that it can be freed elsewhere.
     pub fn adopt(&mut self, plan: Plan, exits: &mut Exits, now: Time) -> Plan {
-        let Plan { schedulers, buffer } = plan;
-        self.store.resize(buffer);
+        let Plan { schedulers, spec } = plan;
+        self.store.resize(spec.buffer);
+        let old_spec = self.spec.replace(Arc::clone(&spec));
+        match &old_spec {
+            Some(old) => self.numbers.change(Renumbering::between(old, &spec), spec.numbering),
+            None => self.numbers.now = spec.numbering,
+        }
         let mut old: Vec<_> = (0..self.queues.len()).map(|_| None).collect();
         let schedulers = schedulers.into_iter().chain(std::iter::repeat_with(|| None)).take(self.queues.len());
         for (at, next) in schedulers.enumerate() {
             let before = match &self.queues[at] {
-                Queue::Closed => {
+                Queue::Closed | Queue::Crossing(_) => {
                     old[at] = mem::replace(&mut self.idle[at], next);
                     continue;
                 }
@@ -61,33 +66,41 @@ impl Shaper {
                 None => Queue::Fifo(Fifo::new(self.limit)),
             };
             let was = mem::replace(&mut self.queues[at], next);
-            let mut refuse = |packet| exits.push(packet, Exit::Drop(DropReason::QueueFull));
+            let mut leave = |packet, reason| exits.push(packet, Exit::Drop(reason));
+            let full = DropReason::QueueFull;
             match (was, &mut self.queues[at]) {
                 (Queue::Shaped(mut was), Queue::Shaped(next)) => {
-                    next.take_over(&mut was, &mut self.store, now, &mut refuse);
+                    next.take_over(&mut was, &mut self.store, now, &mut |packet| leave(packet, full));
                     old[at] = Some(was);
                 }
                 (Queue::Fifo(mut was), Queue::Shaped(next)) => {
-                    while let Some(packet) = was.pop(usize::MAX) {
+                    while let Some(mut packet) = was.pop(usize::MAX) {
+                        if !self.numbers.renew(&mut packet) {
+                            leave(packet, DropReason::UnknownNumbering);
+                            continue;
+                        }
                         let since = packet.arrived.min(now);
-                        next.put(packet, &mut self.store, since, now).unwrap_or_else(&mut refuse);
+                        let put = next.put(packet, &mut self.store, since, now);
+                        put.unwrap_or_else(|packet| leave(packet, full));
                     }
                 }
                 (Queue::Shaped(mut was), Queue::Fifo(next)) => {
-                    was.drain(&mut self.store, |packet| next.push(packet).unwrap_or_else(&mut refuse));
+                    was.drain(&mut self.store, |packet| {
+                        next.push(packet).unwrap_or_else(|packet| leave(packet, full));
+                    });
                     old[at] = Some(was);
                 }
                 _ => {}
             }
             let after = match &self.queues[at] {
-                Queue::Closed => 0,
+                Queue::Closed | Queue::Crossing(_) => 0,
                 Queue::Fifo(fifo) => fifo.len(),
                 Queue::Shaped(scheduler) => scheduler.len(),
             };
             self.waiting = self.waiting + after - before;
         }
         self.shaped = self.queues.iter().filter(|queue| matches!(queue, Queue::Shaped(_))).count();
-        Plan { schedulers: old, buffer }
+        Plan { schedulers: old, spec: old_spec.unwrap_or(spec) }
     }
 
     /// How a port's scheduler does; `None` for a port without one.
@@ -152,20 +165,14 @@ impl Scheduler {
         refuse: &mut impl FnMut(Box<Packet>),
     ) {
         let spec = Arc::clone(&self.spec);
-        let by_name = |names: &mut dyn Iterator<Item = &String>| -> HashMap<String, usize> {
-            names.cloned().enumerate().map(|(at, name)| (name, at)).collect()
-        };
-        let tenants = by_name(&mut spec.tenants.iter().map(|tenant| &tenant.name));
-        let tunnels = by_name(&mut spec.tunnels.iter().map(|tunnel| &tunnel.name));
-        let tenant_of: Vec<_> = old.spec.tenants.iter().map(|tenant| tenants.get(&tenant.name).copied()).collect();
-        let way_of: Vec<_> = std::iter::once(Some(0))
-            .chain(old.spec.tunnels.iter().map(|tunnel| tunnels.get(&tunnel.name).map(|at| at + 1)))
-            .collect();
+        let numbers = Renumbering::between(&old.spec, &spec);
+        let ways = numbers.tunnels.iter().map(|tunnel| tunnel.map(|at| usize::from(at) + 1));
+        let way_of: Vec<_> = std::iter::once(Some(0)).chain(ways).collect();
         old.refill(now);
         self.inherit_link(old);
-        for (old, to) in old.tenants.iter().zip(&tenant_of) {
+        for (old, to) in old.tenants.iter().zip(&numbers.tenants) {
             if let Some(to) = to {
-                self.tenants[*to].inherit(old);
+                self.tenants[usize::from(*to)].inherit(old);
             }
         }
         for (old, to) in old.ways.iter().zip(&way_of) {
@@ -176,15 +183,14 @@ impl Scheduler {
         self.delays = old.delays.clone();
         for leaf in 0..old.leaves.len() {
             let (tenant, way) = (usize::from(old.leaves[leaf].tenant), usize::from(old.leaves[leaf].way));
-            let (tenant, way) = (tenant_of[tenant].unwrap_or(0), way_of[way]);
-            let into = way.unwrap_or(0).checked_sub(1).map_or(TunnelId::NONE, |tunnel| TunnelId(tunnel as u16));
-            if let Some(way) = way {
+            if let Some(way) = way_of[way] {
+                let tenant = usize::from(numbers.tenants[tenant].unwrap_or(0));
                 self.inherit_leaf(way * spec.tenants.len() + tenant, old, leaf);
             }
             while old.leaves[leaf].mask != 0 {
                 let class = old.leaves[leaf].mask.trailing_zeros() as usize;
                 let Some((mut packet, since)) = old.take(leaf, class, store) else { break };
-                (packet.tenant, packet.into) = (TenantId(tenant as u16), into);
+                numbers.apply(&mut packet, spec.numbering);
                 self.put(packet, store, since, now).unwrap_or_else(&mut *refuse);
             }
         }

@@ -1,6 +1,6 @@
 //! What a shaper is built from: plain data, every value checked, every name resolved.
 
-use crate::packet::{Class, PortId};
+use crate::packet::{Class, Numbering, PortId};
 
 /// Bits per second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -280,6 +280,8 @@ pub struct Buffer {
 /// All of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
+    /// Which numbers tenants and tunnels have: those of the tables that are read with it.
+    pub numbering: Numbering,
     /// Ports with a shaper.
     pub ports: Vec<PortSpec>,
     /// All tunnels, by id.
@@ -354,6 +356,7 @@ impl Spec {
     pub fn plain(tunnels: usize) -> Self {
         let tunnel = |at| TunnelSpec { name: format!("tunnel-{at}"), cap: Limit::NONE };
         Self {
+            numbering: Numbering::default(),
             ports: Vec::new(),
             tunnels: (0..tunnels).map(tunnel).collect(),
             tenants: vec![TenantSpec::default()],

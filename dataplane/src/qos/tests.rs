@@ -4,6 +4,7 @@ mod invariants;
 mod lab;
 mod marks;
 mod model;
+mod numbers;
 mod order;
 mod shares;
 

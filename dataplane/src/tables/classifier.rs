@@ -4,7 +4,7 @@
 
 use super::acl::Rule;
 use super::filter::{Filter, LISTS, Match, Ways};
-use crate::packet::{AdjacencyId, Batch, Class, Exit, Exits, Packet, TenantId};
+use crate::packet::{AdjacencyId, Batch, Class, Exit, Exits, Numbering, Origin, Packet, TenantId};
 use crate::stats::Tally;
 use lpm::TableError;
 use std::sync::Arc;
@@ -12,6 +12,8 @@ use std::sync::Arc;
 /// What makes packets a tenant's, or of a class.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Marks {
+    /// Which numbers tenants have, in their order from 1 on.
+    pub numbering: Numbering,
     /// Of each tenant but `default`, in their order.
     pub tenants: Vec<Match>,
     /// In their order.
@@ -33,7 +35,7 @@ struct Compiled {
     filters: Vec<([bool; LISTS], Filter)>,
     /// By rule, and last of packets that meet none: looked up, not branched on, for which it is nobody can guess.
     verdicts: Box<[Result<(), Exit>]>,
-    /// By class's rule, likewise.
+    /// By class's rule, likewise; as packets have them.
     classes: Box<[Class]>,
     /// How many there are but `default`.
     tenants: u16,
@@ -55,7 +57,8 @@ impl Classifier {
         let tenants = of_marks.tenants.len() as u16;
         let lists = [rules.iter().map(|rule| rule.matches.clone()).collect(), of_marks.tenants, matches];
         let verdicts = rules.iter().map(|rule| rule.action.verdict()).chain([Ok(())]).collect();
-        let classes = classes.into_iter().chain([of_marks.rest]).collect();
+        let classes = classes.into_iter().chain([of_marks.rest]);
+        let classes = classes.map(|class| class.numbered(of_marks.numbering)).collect();
         let filters = filters(lists, &ways)?;
         Ok(Self(Some(Arc::new(Compiled { rules, marks, ways, filters, verdicts, classes, tenants }))))
     }
@@ -90,6 +93,19 @@ impl Classifier {
             && compiled.marks.is_some()
         {
             compiled.mark(batch);
+        }
+    }
+
+    /// Packets that waited where nobody minds numbers are told by today's again. The gateway's own are `default`'s always.
+    pub fn renumber(&self, batch: &mut Batch) {
+        let Some(compiled) = &self.0 else { return };
+        let Some(numbering) = compiled.marks.as_ref().map(|marks| marks.numbering) else { return };
+        for packet in batch.chunks_mut().flatten().filter(|packet| packet.class.numbering() != numbering) {
+            if packet.origin == Origin::Gateway {
+                packet.class = packet.class.numbered(numbering);
+            } else {
+                compiled.look(std::slice::from_mut(packet), |_, _| ());
+            }
         }
     }
 }

@@ -18,6 +18,7 @@ use proptest::prelude::*;
 use wire::{Be16, Ipv4, header_mut};
 
 mod crossing;
+mod numbers;
 mod outstanding;
 
 const ETHERNET: usize = 14;

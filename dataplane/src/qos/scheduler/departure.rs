@@ -3,7 +3,7 @@
 use super::{Room, Scheduler};
 use crate::packet::{Batch, Class, DropReason, Exit, Exits, Packet, Time};
 use crate::qos::fq::{FlowLists, Flows};
-use crate::qos::leaf::{ClassQueue, Discipline, GREEN, Leaf, Signal, Signals, State, Tenant, YELLOW, wire_octets};
+use crate::qos::leaf::{ClassQueue, Discipline, GREEN, Leaf, Signal, State, Tenant, YELLOW, wire_octets};
 use crate::qos::list::NIL;
 use crate::qos::ring::Ring;
 use crate::qos::store::{Size, Store, Sum, Taken};
@@ -15,7 +15,8 @@ struct Departure<'a> {
     exits: &'a mut Exits,
     /// Packets.
     left: usize,
-    room: Room,
+    /// Descriptors.
+    room: usize,
     /// Early drops that are still allowed: more are made in the next call.
     drops: usize,
     /// Which of `out` are to be marked: once their memory is there.
@@ -60,14 +61,17 @@ impl Scheduler {
             self.look_again(node, now);
         }
         self.link.refill(now);
-        let (left, gone) = (if room.octets == 0 { 0 } else { out.room() }, Sum::default());
+        let withheld = self.link.withhold(room.octets);
+        let (left, room, gone) = (out.room(), room.descriptors, Sum::default());
+        // Where marks are counted. Apart, or what changes with every packet would not be kept in registers.
+        let mut marked = [0; Batch::SIZE];
         let mut departure = Departure { out, exits, left, room, drops: DROPS, marks: 0, now, gone };
         while departure.left > 0 && self.link.is_open() {
             let way = if self.green.is_empty() { self.yellow.head } else { self.green.head };
             if way == NIL {
                 break;
             }
-            match self.serve(way, store, &mut departure) {
+            match self.serve(way, store, &mut departure, &mut marked) {
                 Pause::End => break,
                 Pause::Next if self.ways[way as usize].in_green => self.green.rotate(&mut self.ways),
                 Pause::Next => self.yellow.rotate(&mut self.ways),
@@ -82,24 +86,39 @@ impl Scheduler {
             }
         }
         let Departure { marks, gone, .. } = departure;
+        self.link.restore(withheld);
         self.waiting -= gone.packets as usize;
         self.backlog.subtract(gone);
         store.give_back(gone);
         if marks != 0 {
-            let marked = |(at, _): &(usize, &mut Packet)| marks >> at & 1 != 0;
-            out.iter_mut().enumerate().filter(marked).for_each(|(_, packet)| packet.frame.prefetch());
-            out.iter_mut().enumerate().filter(marked).for_each(|(_, packet)| packet.set_ecn(Ecn::Ce));
+            let is_marked = |(at, _): &(usize, &mut Packet)| marks >> at & 1 != 0;
+            for (at, packet) in out.iter_mut().enumerate().filter(is_marked) {
+                packet.frame.prefetch();
+                sys::prefetch_read(&self.signals[marked[at] as usize]);
+            }
+            for (at, packet) in out.iter_mut().enumerate().filter(is_marked) {
+                packet.set_ecn(Ecn::Ce);
+                self.signals[marked[at] as usize].marked += 1;
+            }
         }
     }
 
     /// Lets packets of one way go, as long as it has its turn.
     #[inline]
-    fn serve(&mut self, at: u32, store: &mut Store, departure: &mut Departure<'_>) -> Pause {
+    fn serve(
+        &mut self,
+        at: u32,
+        store: &mut Store,
+        departure: &mut Departure<'_>,
+        marked: &mut [u32; Batch::SIZE],
+    ) -> Pause {
         let now = departure.now;
         let way = &mut self.ways[at as usize];
         way.caps.refill(now);
         let is_green = way.in_green;
-        let (list, alone) = if is_green { (GREEN, self.green.is_single()) } else { (YELLOW, self.yellow.is_single()) };
+        // Of green ways the only one takes turns with itself: that is rare, and they are long.
+        let alone = !is_green & self.yellow.is_single();
+        let list = if is_green { GREEN } else { YELLOW };
         while departure.left > 0 && self.link.is_open() {
             if !way.caps.is_open() {
                 return Pause::Shut;
@@ -148,13 +167,9 @@ impl Scheduler {
                 let (taken, behind, codel) = match discipline.flows {
                     Some(of) if leaf.flowing >> class & 1 != 0 => {
                         let lists = &mut self.lists[index as usize * self.flow_classes + usize::from(of)];
-                        self.flows.take(lists, &mut line.queue, &mut line.codel, store, departure.room.descriptors)
+                        self.flows.take(lists, &mut line.queue, &mut line.codel, store, departure.room)
                     }
-                    _ => (
-                        store.unlink(&mut line.queue, departure.room.descriptors),
-                        line.queue.octets(),
-                        &mut line.codel,
-                    ),
+                    _ => (store.unlink(&mut line.queue, departure.room), line.queue.octets(), &mut line.codel),
                 };
                 let Some(Taken { packet, size, since }) = taken else { return Pause::End };
                 sys::prefetch_read(&*packet);
@@ -172,18 +187,20 @@ impl Scheduler {
                         }
                     };
                     if signals {
-                        let counts = &mut self.signals[index as usize * Class::COUNT + class];
-                        departure.signal(&mut packet, counts, size, discipline.drops);
+                        let at = index as usize * Class::COUNT + class;
+                        marked[departure.out.len() % Batch::SIZE] = at as u32;
+                        if departure.signal(&mut packet, size, discipline.drops) {
+                            self.signals[at].dropped += 1;
+                        }
                     }
                 } else {
                     codel.calm();
                 }
                 let is_last = line.queue.chunks() == 0;
                 if let Some(packet) = packet {
-                    let on_wire = wire_octets(size);
-                    departure.push(packet, size, on_wire);
+                    departure.push(packet, size);
                     let octets = self.account.octets(size);
-                    self.link.spend(on_wire);
+                    self.link.spend(wire_octets(size));
                     way.caps.spend(octets);
                     tenant.caps.spend(octets);
                     if is_green {
@@ -238,27 +255,28 @@ impl Scheduler {
 impl Departure<'_> {
     /// A packet goes.
     #[inline(always)]
-    fn push(&mut self, packet: Box<Packet>, size: Size, on_wire: u32) {
-        self.room.descriptors -= size.chunks() as usize;
-        self.room.octets = self.room.octets.saturating_sub(on_wire.into());
-        self.left = if self.room.octets == 0 { 0 } else { self.left - 1 };
+    fn push(&mut self, packet: Box<Packet>, size: Size) {
+        self.left -= 1;
+        self.room -= size.chunks() as usize;
         self.out.push(packet);
     }
 
-    /// A packet is to carry a signal: marked if it can be, else dropped if its class wants that.
+    /// A packet is to carry a signal: marked if it can be, else dropped if its class wants that. Whether it is dropped.
     #[inline]
-    fn signal(&mut self, packet: &mut Option<Box<Packet>>, counts: &mut Signals, size: Size, drops: bool) {
+    fn signal(&mut self, packet: &mut Option<Box<Packet>>, size: Size, drops: bool) -> bool {
         if is_capable(size) {
-            counts.marked += 1;
             self.marks |= 1 << (self.out.len() % Batch::SIZE);
+            false
         } else if drops
             && self.drops != 0
             && size.ecn() == Ecn::NotEct
             && let Some(packet) = packet.take()
         {
             self.drops -= 1;
-            counts.dropped += 1;
             self.exits.push(packet, Exit::Drop(DropReason::EarlyDrop));
+            true
+        } else {
+            false
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A shaper in virtual time, and a record of what it let go.
 
 use crate::packet::{Batch, Class, Exits, Packet, PortId, TenantId, Time, TunnelId};
-use crate::qos::{Account, Limit, Plan, PortSpec, Queue, Rate, Shaper, Spec, TenantSpec, Weight};
+use crate::qos::{Account, Limit, Plan, PortSpec, Queue, Rate, Room, Shaper, Spec, TenantSpec, Weight};
 use std::sync::Arc;
 
 /// The one port of the lab.
@@ -117,8 +117,8 @@ impl Lab {
         self.shaper.enqueue(&mut self.batch, &mut self.exits, Time(self.now));
     }
 
-    /// One poll, of at most so many packets; the record's new part.
-    pub fn poll(&mut self, room: usize) -> &[Sent] {
+    /// One poll, of as much as there is room for; the record's new part.
+    pub fn poll(&mut self, room: impl Into<Room>) -> &[Sent] {
         let before = self.sent.len();
         self.shaper.dequeue(PORT, room, &mut self.batch, &mut self.exits, Time(self.now));
         let at = self.now;

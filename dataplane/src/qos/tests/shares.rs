@@ -1,9 +1,11 @@
 //! Who gets how much and how soon, whatever others ask for: guarantees, turns, and classes that go first.
 
-use super::lab::{Lab, Offer, spec};
+use super::lab::{Lab, Offer, PORT, spec};
+use crate::packet::Outstanding;
 use crate::qos::{Account, Limit, Service, TunnelSpec};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use std::collections::VecDeque;
 
 const MS: u64 = 1_000_000;
 /// Octets of a guarantee that may be had at once: some jumbo packets, and some microseconds of the link.
@@ -181,52 +183,64 @@ proptest! {
     }
 
     /// Q8: a packet of a strict class waits no longer than what came at once before it takes (σ/C), one packet that had begun
-    /// (Lmax/C), what the driver had been given (tx_outstanding/C), and the poll. At 100 Gbit/s that is 60 µs at most for 99.9 %.
+    /// (Lmax/C), what the ring had been given (tx_outstanding/C), and the poll. At 100 Gbit/s that is 60 µs at most for 99.9 %,
+    /// unless two batches of jumbo frames take longer.
     #[test]
-    fn a_strict_packet_waits_for_the_burst_a_packet_the_driver_and_the_poll(
+    fn a_strict_packet_waits_for_the_burst_a_packet_the_ring_and_the_poll(
         link in prop::sample::select(vec![1_000_000_000_u64, 10_000_000_000, 100_000_000_000]),
         burst in 1..40_usize,
         gap in 1..5_u64,
-        sizes in (64..1_500_u32, 64..9_000_u32),
+        sizes in (64..1_500_u32, prop_oneof![64..1_500_u32, 64..9_000_u32]),
         step in 500..3_000_u64,
     ) {
-        // The driver says what it has room for; the port's own rate does not bind.
-        let mut spec = spec(None, &[(None, Limit::NONE, 1), (None, Limit::NONE, 1_000)]);
+        let mut spec = spec(Some(link), &[(None, Limit::NONE, 1), (None, Limit::NONE, 1_000)]);
         spec.classes[0].service = Service::Strict { percent: 100 };
         let mut lab = Lab::new(spec);
         (0..400).for_each(|_| lab.offer(Offer::of(0, 3, sizes.1)));
         let takes = |octets: u32| on_wire(octets) as f64 * 8e9 / link as f64;
-        // 20 µs of the link, or two packets.
-        let outstanding = (20e-6 * link as f64 / 8.0).max(2.0 * on_wire(sizes.1) as f64) * 8e9 / link as f64;
+        // 20 µs of the link, or two batches; and the packet in excess.
+        let outstanding = f64::max(20_000.0, 128.0 * takes(sizes.1)) + takes(sizes.1);
         // A burst each time that the one before has long left.
         let pause = (gap as f64 * burst as f64 * takes(sizes.0)) as u64 + 10 * step;
+        // Octets of each packet in the ring, and when it is out.
+        let mut ring: VecDeque<(u64, f64)> = VecDeque::new();
         let (mut free_at, mut next) = (lab.now as f64, lab.now);
         let mut delays = Vec::new();
         let mut bursts = 0;
-        while bursts < 100 {
+        while delays.len() < 100 * burst {
             lab.now += step;
-            if lab.now >= next {
+            if lab.now >= next && bursts < 100 {
                 bursts += 1;
                 (0..burst).for_each(|_| lab.offer(Offer::of(0, 0, sizes.0)));
                 next = lab.now + pause;
             }
             let now = lab.now as f64;
-            free_at = free_at.max(now);
-            while free_at - now < outstanding {
-                let Some(sent) = lab.poll(1).first().copied() else { break };
-                free_at += takes(sent.octets);
-                if sent.class == 0 {
-                    delays.push(free_at - sent.since as f64);
-                } else {
-                    lab.again(&[sent]);
+            while ring.front().is_some_and(|(_, out)| *out <= now) {
+                ring.pop_front();
+            }
+            loop {
+                let held = Outstanding { descriptors: ring.len(), octets: ring.iter().map(|(octets, _)| octets).sum() };
+                let room = lab.shaper.room(PORT, 2_048, held);
+                let given = lab.poll(room).to_vec();
+                if given.is_empty() {
+                    break;
+                }
+                for sent in given {
+                    free_at = free_at.max(now) + takes(sent.octets);
+                    ring.push_back((on_wire(sent.octets), free_at));
+                    if sent.class == 0 {
+                        delays.push(free_at - sent.since as f64);
+                    } else {
+                        lab.again(&[sent]);
+                    }
                 }
             }
         }
         let bound = burst as f64 * takes(sizes.0) + takes(sizes.1) + outstanding + step as f64;
         let most = delays.iter().copied().fold(0.0, f64::max);
-        prop_assert!(delays.len() >= 50 * burst && most <= bound, "{most} ns, more than {bound}");
+        prop_assert!(most <= bound, "{most} ns, more than {bound}");
         delays.sort_by(f64::total_cmp);
         let p999 = delays[delays.len() * 999 / 1_000];
-        prop_assert!(link < 100_000_000_000 || p999 <= 60_000.0, "{p999} ns");
+        prop_assert!(link < 100_000_000_000 || sizes.1 > 1_500 || p999 <= 60_000.0, "{p999} ns");
     }
 }

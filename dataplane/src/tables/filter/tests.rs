@@ -292,7 +292,7 @@ proptest! {
         packets in vec(sent(), 1..60),
     ) {
         let rules = rules.into_iter().map(|(matches, action)| Rule { matches, action }).collect();
-        assert_classified(rules, Marks { tenants, classes, rest }, &packets);
+        assert_classified(rules, Marks { tenants, classes, rest, ..Marks::default() }, &packets);
     }
 }
 
@@ -300,7 +300,7 @@ proptest! {
 #[test]
 fn the_preset_knows_congestion_notifications_rdma_and_the_usual_fields() {
     let qos = crate::config::Qos::gpu_gateway();
-    let marks = Marks { tenants: Vec::new(), classes: qos.rules, rest: qos.rest };
+    let marks = Marks { classes: qos.rules, rest: qos.rest, ..Marks::default() };
     let classifier = Classifier::new(Vec::new(), Some(marks), ways()).expect("there is memory");
     let [source, destination] = [[10, 0, 0, 1], [10, 0, 0, 2]].map(IpAddr::from);
     // Protocol, ports, DSCP, the first octet behind UDP; class.
@@ -360,7 +360,7 @@ fn too_many_combinations_are_looked_up_apart() {
         let rules = rules.iter().map(|matches| Rule { matches: matches.clone(), action: Action::Deny }).collect();
         let tenants = vec![Match { dscps: vec![40, 41], ..Match::default() }];
         let classes = vec![(Match { destination_ports: vec![3000..=3000], ..Match::default() }, class(3))];
-        assert_classified(rules, Marks { tenants, classes, rest: class(5) }, &[packet]);
+        assert_classified(rules, Marks { tenants, classes, rest: class(5), ..Marks::default() }, &[packet]);
     }
 }
 

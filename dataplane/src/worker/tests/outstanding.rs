@@ -2,9 +2,8 @@
 
 use super::*;
 use crate::qos::{Account, Aqm, PortSpec, Rate, Spec};
-use crate::tables::classes::Rules;
 use crate::tables::filter::Match;
-use crate::tables::{Classes, filter::Ways};
+use crate::tables::{Classifier, Marks, filter::Ways};
 
 const US: u64 = 1_000;
 /// Octets of a frame.
@@ -16,8 +15,9 @@ fn world(ring: usize, bits: Option<u64>) -> World {
     let mut world = World::new();
     let urgent = Match { dscps: vec![48], ..Match::default() };
     let rest = crate::packet::Class::new(4).expect("a class");
-    let rules = Rules { classes: vec![(urgent, crate::packet::Class::default())], rest, ..Rules::default() };
-    world.publish(|tables| tables.classes = Classes::new(Some(rules), Ways::default()).expect("there is memory"));
+    let marks = Marks { classes: vec![(urgent, crate::packet::Class::default())], rest, ..Marks::default() };
+    let made = Classifier::new(Vec::new(), Some(marks), Ways::default()).expect("there is memory");
+    world.publish(|tables| tables.classifier = made);
     let now = world.now;
     world.worker.obey(Command::Close(WAN), now);
     if let Some(bits) = bits {
