@@ -126,7 +126,7 @@ impl Class {
     /// Of a packet whose tenant and tunnel are told by these numbers.
     #[inline(always)]
     pub const fn numbered(self, numbering: Numbering) -> Self {
-        Self(self.0 % Self::COUNT as u8 | numbering.0 << 3)
+        Self((self.0 % Self::COUNT as u8) | (numbering.0 << 3))
     }
 
     /// By which numbers the packet's tenant and tunnel are told.
