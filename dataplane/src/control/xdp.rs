@@ -45,6 +45,9 @@ pub const BPFFS: &str = "/sys/fs/bpf";
 /// How long a device may stay busy before that is an error: the kernel takes a moment to let go of the program of a
 /// process that has just ended.
 const BUSY: Duration = Duration::from_millis(500);
+/// The same where the program was our own, kept by a file that has just been removed: it will go, but the kernel does it behind
+/// our back, on a busy machine much later.
+const LETTING_GO: Duration = Duration::from_secs(10);
 
 /// How long a quick place stays empty before it is written again: much longer than a packet takes.
 const REST: Duration = Duration::from_secs(1);
@@ -311,8 +314,8 @@ impl Xdp {
                 None => {
                     // What is there is of a device that is gone, or in the other mode, which cannot be replaced in
                     // place.
-                    self.pins.remove(device.index)?;
-                    Held { link: self.create(device)?, pin: None }
+                    let patience = if self.pins.remove(device.index)? { LETTING_GO } else { BUSY };
+                    Held { link: self.create(device, patience)?, pin: None }
                 }
             },
         };
@@ -398,13 +401,13 @@ impl Xdp {
         Some(Held { link: take(program, id)?, pin: Some(path.into()) })
     }
 
-    fn create(&mut self, device: Device<'_>) -> Result<FdLink, XdpError> {
+    fn create(&mut self, device: Device<'_>, patience: Duration) -> Result<FdLink, XdpError> {
         let mode = match device.mode {
             Mode::Native => XdpMode::Driver,
             Mode::Generic => XdpMode::Skb,
         };
         let program = program(&mut self.ebpf)?;
-        let give_up = Instant::now() + BUSY;
+        let give_up = Instant::now() + patience;
         let id = loop {
             match program.attach_to_if_index(device.index, mode) {
                 Ok(id) => break id,
@@ -717,16 +720,17 @@ impl Pins {
         Ok(left)
     }
 
-    /// Removes what keeps a device's link alive.
-    fn remove(&self, device: u32) -> Result<(), XdpError> {
+    /// Removes what keeps a device's link alive; whether anything did.
+    fn remove(&self, device: u32) -> Result<bool, XdpError> {
+        let mut any = false;
         for mode in [Mode::Native, Mode::Generic] {
             let path = self.file(device, mode);
             match fs::remove_file(&path) {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(XdpError::Pin { path, source }),
-                _ => {}
+                removed => any |= removed.is_ok(),
             }
         }
-        Ok(())
+        Ok(any)
     }
 
     /// Removes the folders, as far as nobody else has something in them.
