@@ -6,7 +6,7 @@ use crate::packet::Class;
 const STEP_BITS: u32 = 3;
 /// The powers of two before this one are one in a histogram: less than a microsecond.
 const FIRST_POWER: u32 = 6;
-/// Delays from about 4 seconds on are one.
+/// Delays from about 8 seconds on are one.
 const BUCKETS: usize = 30 << STEP_BITS;
 
 /// The counts of all classes of a port.
