@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::config::{Config, ConfigError, Fallback, Interface, Mode, Tenant, Tunnel, TunnelGroup, Via};
+use crate::config::{Config, ConfigError, Fallback, Fit, Interface, Mode, Tenant, Tunnel, TunnelGroup, Via};
 use crate::packet::Family;
 use crate::qos::{Limit, PacketRate, Rate};
 use crate::tunnel::Kind;
@@ -66,6 +66,8 @@ pub struct RateReport {
     pub packets: Option<u32>,
     /// The sum of all tenants' guarantees: an interface keeps them.
     pub guaranteed: Option<u64>,
+    /// Octets that its packets must have on average for that.
+    pub guaranteed_from: Option<u16>,
 }
 
 /// One interface.
@@ -228,18 +230,23 @@ impl TenantReport {
 
 impl RateReport {
     fn all(config: &Config) -> Vec<Self> {
-        let guaranteed = config.tenants.iter().filter_map(|tenant| tenant.guarantee).map(Rate::bits).sum();
+        let guaranteed = config.guaranteed();
         let interfaces = config.interfaces.iter().filter(|it| it.rate.is_some()).map(|it| Self {
             name: it.name.clone(),
             rate: it.rate.map(Rate::bits),
             packets: None,
             guaranteed: Some(guaranteed),
+            guaranteed_from: config.fit(it).and_then(|fit| match fit {
+                Fit::From(octets) | Fit::Tight(octets) => Some(octets),
+                Fit::Never { .. } => None,
+            }),
         });
         let tunnels = config.tunnels.iter().filter(|it| it.cap != Limit::NONE).map(|it| Self {
             name: it.name.clone(),
             rate: it.cap.rate.map(Rate::bits),
             packets: it.cap.packets.map(PacketRate::packets),
             guaranteed: None,
+            guaranteed_from: None,
         });
         let of = |tenant: &Tenant, (tunnel, limit): &(usize, Limit)| Self {
             name: format!("{} via {}", tenant.name, config.tunnels[*tunnel].name),
@@ -398,11 +405,16 @@ impl fmt::Display for Report {
         });
         let heads = ["tenant", "guarantee bit/s", "limit bit/s", "limit packets/s", "weight", "policer"];
         table(f, heads, tenants.collect())?;
-        let rates = self
-            .rates
-            .iter()
-            .map(|it| [it.name.clone(), or_dash(it.rate), or_dash(it.packets), or_dash(it.guaranteed)]);
-        table(f, ["rate of", "bit/s", "packets/s", "guaranteed bit/s"], rates.collect())
+        let rates = self.rates.iter().map(|it| {
+            [
+                it.name.clone(),
+                or_dash(it.rate),
+                or_dash(it.packets),
+                or_dash(it.guaranteed),
+                or_dash(it.guaranteed_from),
+            ]
+        });
+        table(f, ["rate of", "bit/s", "packets/s", "guaranteed bit/s", "from octets"], rates.collect())
     }
 }
 

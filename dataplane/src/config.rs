@@ -9,6 +9,7 @@
 
 mod error;
 mod file;
+mod guarantees;
 mod list;
 mod resolve;
 mod rules;
@@ -41,6 +42,7 @@ use crate::tunnel::Kind;
 use wire::Mac;
 
 pub use error::{ConfigError, Fault, FaultKind, Faults};
+pub use guarantees::Fit;
 pub use values::{LOCAL_DEVICE, ValueError};
 
 /// A whole configuration, checked. Indices point into the lists of this same value.
@@ -540,13 +542,13 @@ impl Config {
         let source = Source::new(path.into(), text);
         let (mut table, mut faults) = match toml::de::DeTable::parse(text) {
             Ok(table) => (table, Vec::new()),
-            Err(error) => return Err(source.error(vec![syntax(&error)], Vec::new())),
+            Err(error) => return Err(source.error(vec![syntax(&error, text)], Vec::new())),
         };
         faults.extend(file::prune(table.get_mut()));
         let file = match file::File::deserialize(toml::de::Deserializer::from(table)) {
             Ok(file) => file,
             Err(error) => {
-                faults.push(syntax(&error));
+                faults.push(syntax(&error, text));
                 return Err(source.error(faults, Vec::new()));
             }
         };
@@ -624,9 +626,13 @@ fn read(path: &Path, max: usize) -> io::Result<Option<Vec<u8>>> {
     Ok((octets.len() <= max).then_some(octets))
 }
 
-fn syntax(error: &toml::de::Error) -> (usize, FaultKind) {
-    let offset = error.span().map_or(0, |span| span.start);
-    (offset, FaultKind::Syntax { message: error.message().to_owned() })
+fn syntax(error: &toml::de::Error, text: &str) -> (usize, FaultKind) {
+    let span = error.span().unwrap_or_default();
+    let kind = match (error.message(), text.get(span.clone())) {
+        ("duplicate key", Some(key)) if !key.is_empty() => FaultKind::DuplicateKey { key: key.to_owned() },
+        (message, _) => FaultKind::Syntax { message: message.to_owned() },
+    };
+    (span.start, kind)
 }
 
 /// The kernel's main table.

@@ -96,6 +96,12 @@ pub enum FaultKind {
         /// What it expected.
         message: String,
     },
+    /// A key or a table that is there already.
+    #[error("{key}: a second time in its table; legal: once")]
+    DuplicateKey {
+        /// Its name, as the file spells it.
+        key: String,
+    },
     /// Octets that are no text.
     #[error("not UTF-8")]
     NotUtf8,
@@ -506,7 +512,8 @@ pub enum FaultKind {
     },
     /// Guarantees that a link cannot keep.
     #[error(
-        "rate: {rate} bit/s are less than all guarantees, {guaranteed} bit/s (the last in line {last}); legal: a sum that fits"
+        "rate: {rate} bit/s on the wire are {most} in packets of {octets} octets, less than all guarantees, {guaranteed} bit/s \
+         (the last in line {last}); legal: a sum of at most {most}"
     )]
     Guarantees {
         /// The link's rate.
@@ -515,6 +522,10 @@ pub enum FaultKind {
         guaranteed: u64,
         /// Line of the last of them.
         last: usize,
+        /// What of the rate guarantees can be, with the longest packets.
+        most: u64,
+        /// Octets of those.
+        octets: u16,
     },
     /// More queues than there may be.
     #[error(

@@ -409,6 +409,19 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Either<T> {
                 f.write_str("a word in quotes, or a table in braces")
             }
 
+            // Neither word nor table: whoever knows the legal words says so.
+            fn visit_i64<E>(self, number: i64) -> Result<Either<T>, E> {
+                Ok(Either::Word(Value::Integer(number.into())))
+            }
+
+            fn visit_f64<E>(self, number: f64) -> Result<Either<T>, E> {
+                Ok(Either::Word(Value::Float(number)))
+            }
+
+            fn visit_bool<E>(self, truth: bool) -> Result<Either<T>, E> {
+                Ok(Either::Word(Value::Boolean(truth)))
+            }
+
             fn visit_str<E>(self, text: &str) -> Result<Either<T>, E> {
                 Ok(Either::Word(Value::Text(text.to_owned())))
             }

@@ -49,6 +49,7 @@ pub struct InterfacePlace {
     pub vlan: Option<usize>,
     pub mode: Option<usize>,
     pub mtu: Option<usize>,
+    pub rate: Option<usize>,
 }
 
 pub struct TunnelPlace {
@@ -130,8 +131,6 @@ pub fn resolve(file: &File, source: &Source<'_>, faults: Faults) -> (Config, Pla
     config.acl = acl::resolve(&mut resolver, &file.acl, &config);
     config.tenants = resolver.tenants(&in_file_order(&file.tenant), &config);
     config.qos = file.qos.as_ref().map(|qos| resolver.qos(qos, &config));
-    let links: Vec<_> = interfaces.iter().enumerate().map(|(at, (_, table))| (at, *table)).collect();
-    resolver.sums(&config, &links);
     (config, resolver.places, resolver.faults, resolver.listed)
 }
 
@@ -356,6 +355,7 @@ impl Resolver<'_> {
             vlan: place(&table.vlan),
             mode: place(&table.mode),
             mtu: place(&table.mtu),
+            rate: place(&table.rate),
         });
         let parent = self.refer("parent", &table.parent, |it, name| it.interfaces.find("parent", name));
         let vlan = self.get("vlan", &table.vlan, values::vlan);

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::error::{Fault, FaultKind};
+use super::guarantees::Fit;
 use super::resolve::{Faults, HopPlace, InterfacePlace, Places, ViaPlace};
 use super::source::Source;
 use super::{Config, Hop, On, Route, Tunnel, UdpChecksum, Via};
@@ -32,6 +33,7 @@ pub fn check(config: &mut Config, places: &Places, source: &Source<'_>) -> (Faul
     rules.kernel_routes();
     for index in 0..config.interfaces.len() {
         rules.interface(index);
+        rules.guarantees(index);
     }
     rules.vlans();
     rules.tunnel_keys();
@@ -299,6 +301,32 @@ impl Rules<'_> {
                 tunnel.remote
             );
             self.warnings.push((place.remote, text));
+        }
+    }
+
+    /// Refuses guarantees that an interface's rate cannot keep, whatever the packets; doubts those that usual packets do not
+    /// leave room for.
+    fn guarantees(&mut self, index: usize) {
+        let config = self.config;
+        let (interface, place) = (&config.interfaces[index], &self.places.interfaces[index]);
+        let last = config.tenants.iter().rev().find(|tenant| tenant.guarantee.is_some());
+        let (Some(last), Some(at), Some(rate), Some(fit)) = (last, place.rate, interface.rate, config.fit(interface))
+        else {
+            return;
+        };
+        let (rate, guaranteed, last) = (rate.bits(), config.guaranteed(), last.line);
+        match fit {
+            Fit::From(_) => {}
+            Fit::Tight(octets) => self.warnings.push((
+                at,
+                format!(
+                    "rate: {rate} bit/s on the wire keep all guarantees, {guaranteed} bit/s (the last in line {last}), only \
+                     with packets of {octets} octets or more on average: shorter ones share what there is"
+                ),
+            )),
+            Fit::Never { most, octets } => {
+                self.faults.push((at, FaultKind::Guarantees { guaranteed, rate, last, most, octets }));
+            }
         }
     }
 

@@ -263,6 +263,12 @@ pub fn name(value: &Value) -> Result<String, ValueError> {
     text(value).map(str::to_owned).ok_or(ValueError::Name)
 }
 
+/// The name of a class, which has no table of its own.
+pub fn class_name(value: &Value) -> Result<String, ValueError> {
+    let name = text(value).filter(|name| new_name(name).is_ok());
+    name.map(str::to_owned).ok_or(ValueError::NewName)
+}
+
 /// A name that a table gives to what has no Linux device.
 pub fn new_name(name: &str) -> Result<(), ValueError> {
     let legal = (1..=64).contains(&name.len()) && !name.contains(|c: char| c.is_whitespace() || c.is_control());

@@ -53,17 +53,12 @@ pub fn has_shaper(config: &Config, interface: usize) -> bool {
             || config.tunnels.iter().any(carries))
 }
 
-/// All that is guaranteed to tenants, bits per second of each port.
-fn guaranteed(config: &Config) -> u64 {
-    config.tenants.iter().filter_map(|tenant| tenant.guarantee).map(Rate::bits).sum()
-}
-
 /// Interfaces whose link, by its driver's word, has less than is guaranteed, with that rate. The file's own rates have been
 /// checked; a link that came up slower than it should is no reason not to forward.
 pub fn overcommitted(config: &Config, speed: impl Fn(&str) -> Option<Rate>) -> Vec<(&str, Rate)> {
     let shaped = config.interfaces.iter().enumerate().filter(|(at, it)| it.rate.is_none() && has_shaper(config, *at));
     let slow = shaped.filter_map(|(_, it)| Some((&*it.name, speed(&it.name)?)));
-    slow.filter(|(_, rate)| rate.bits() < guaranteed(config)).collect()
+    slow.filter(|(_, rate)| rate.bits() < config.guaranteed()).collect()
 }
 
 /// What schedulers are built from. `speed` is what the driver says of an interface that the file has no rate of; where that
@@ -74,7 +69,7 @@ pub fn spec(config: &Config, speed: impl Fn(&str) -> Option<Rate>) -> Option<Arc
     let ports: Vec<_> = shaped
         .map(|at| {
             let interface = &config.interfaces[at];
-            let enough = |rate: &Rate| rate.bits() >= guaranteed(config);
+            let enough = |rate: &Rate| rate.bits() >= config.guaranteed();
             let rate = interface.rate.or_else(|| speed(&interface.name).filter(enough));
             PortSpec { port: PortId(at as u16), rate, account: qos.account }
         })

@@ -255,15 +255,19 @@ impl Resolver<'_> {
     }
 
     fn class(&mut self, at: usize, table: &file::QosClass) -> ClassSpec {
-        let name = self.need(("[[qos.class]]", at), "name", &table.name, ValueError::Name);
-        let name = name.and_then(|name| self.parse("name", name, values::name)).unwrap_or_default();
-        let strict = self.get("service", &table.service, values::service).unwrap_or(false);
+        let name = self.need(("[[qos.class]]", at), "name", &table.name, ValueError::NewName);
+        let name = name.and_then(|name| self.parse("name", name, values::class_name)).unwrap_or_default();
+        let known = self.get("service", &table.service, values::service);
+        let strict = known.unwrap_or(false);
         let (other, only) = if strict { (&table.share, "share") } else { (&table.limit, "limit") };
         if let Some(at) = place(other) {
             let other = if strict { "service = \"strict\"" } else { "service = \"drr\"" };
             self.faults.push((at, FaultKind::NotTogether { key: only, other }));
         }
-        let service = if strict {
+        let service = if known.is_none() && table.service.is_some() {
+            // What else it needs depends on what it should have been.
+            Service::Drr { share: 1 }
+        } else if strict {
             let percent = self.need(("[[qos.class]]", at), "limit", &table.limit, ValueError::Percent);
             Service::Strict { percent: percent.and_then(|it| self.parse("limit", it, values::percent)).unwrap_or(1) }
         } else {
@@ -358,20 +362,6 @@ impl Resolver<'_> {
             vlan: self.get("vlan", &table.vlan, values::vlan),
             cnp: self.get("cnp", &table.cnp, values::boolean).unwrap_or(false),
             ..self.matches(&asked, config)
-        }
-    }
-
-    /// Guarantees fit every link whose rate the file says.
-    pub(super) fn sums(&mut self, config: &Config, links: &[(usize, &file::Interface)]) {
-        let guaranteed: u64 = config.tenants.iter().filter_map(|tenant| tenant.guarantee).map(Rate::bits).sum();
-        let last = config.tenants.iter().rev().find(|tenant| tenant.guarantee.is_some());
-        let Some(last) = last else { return };
-        for (at, table) in links {
-            let (Some(rate), Some(place)) = (config.interfaces[*at].rate, place(&table.rate)) else { continue };
-            if guaranteed > rate.bits() {
-                let fault = FaultKind::Guarantees { guaranteed, rate: rate.bits(), last: last.line };
-                self.faults.push((place, fault));
-            }
         }
     }
 }

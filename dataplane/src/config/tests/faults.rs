@@ -92,7 +92,7 @@ fn the_base_of_these_tests_is_legal_without_warnings() {
 #[test]
 fn what_is_not_toml_says_where() {
     wrong("[gateway]\nworkers = \n", &["2:11: string values must be quoted, expected literal string"]);
-    wrong("[gateway]\nworkers = 1\nworkers = 2\n", &["3:1: duplicate key"]);
+    wrong("[gateway]\nworkers = 1\nworkers = 2\n", &["3:1: workers: a second time in its table; legal: once"]);
     wrong("interface = 3\n", &["1:13: invalid type: integer `3`, expected a map"]);
     wrong(
         "[[route]]\nvia = 3\n",

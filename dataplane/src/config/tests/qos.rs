@@ -133,6 +133,10 @@ fn tenants_and_what_they_are_promised() {
         &["3:9: burst: a burst of 6249 octets is too small; legal: at least 6250 (two packets, and 50 µs of its rate)"],
     );
     wrong(
+        "[tenant.default]\nweight = 1\n[tenant.default]\nweight = 2\n",
+        &["3:9: default: a second time in its table; legal: once"],
+    );
+    wrong(
         "[tenant.default]\npolicer = \"slow\"\n[policer.a]\nkind = \"rfc2697\"\ncir = \"1G\"\n",
         &["2:11: policer = \"slow\": no such policer; declared: \"a\""],
     );
@@ -150,7 +154,39 @@ fn tenants_and_what_they_are_promised() {
         "[interface.wan0]\nrate = \"1G\"\n[tenant.a]\nmatch = { source = \"10.0.0.0/8\" }\nguarantee = \"600M\"\n\
          [tenant.b]\nmatch = { source = \"192.0.2.0/24\" }\nguarantee = \"401M\"\n",
         &[
-            "2:8: rate: 1000000000 bit/s are less than all guarantees, 1001000000 bit/s (the last in line 8); legal: a sum that fits",
+            "2:8: rate: 1000000000 bit/s on the wire are 995795529 in packets of 9000 octets, less than all guarantees, \
+             1001000000 bit/s (the last in line 8); legal: a sum of at most 995795529",
+        ],
+    );
+}
+
+/// The wire has more than guarantees count: what fits only with long packets is said, what fits the usual ones is not.
+#[test]
+fn guarantees_that_only_long_packets_leave_room_for() {
+    let file = |guarantee: &str| -> Config {
+        let text = format!(
+            "[interface.wan0]\nmtu = 1500\nrate = \"1G\"\n[tenant.a]\nmatch = {{ source = \"10.0.0.0/8\" }}\n\
+             guarantee = {guarantee:?}\n"
+        );
+        text.parse().expect("legal")
+    };
+    assert_eq!(file("890M").warnings, []);
+    let warnings = file("950M").warnings;
+    let [warning] = &warnings[..] else { panic!("{warnings:?}") };
+    assert_eq!(
+        (warning.line, warning.column, &warning.message[..]),
+        (
+            3,
+            8,
+            "rate: 1000000000 bit/s on the wire keep all guarantees, 950000000 bit/s (the last in line 6), only with packets \
+             of 722 octets or more on average: shorter ones share what there is"
+        )
+    );
+    wrong(
+        "[interface.wan0]\nmtu = 1500\nrate = \"1G\"\n[tenant.default]\nguarantee = \"976M\"\n",
+        &[
+            "3:8: rate: 1000000000 bit/s on the wire are 975292587 in packets of 1500 octets, less than all guarantees, \
+           976000000 bit/s (the last in line 5); legal: a sum of at most 975292587",
         ],
     );
 }
@@ -197,12 +233,30 @@ fn caps_of_tunnels() {
     let presets = "\"aws-vpn-standard\", \"aws-vpn-large\", \"aws-tgw-connect\", \"gcp-ha-vpn\"";
     let table = "{ rate = \"1.25G\", packets = \"140kpps\", burst = \"2MB\" }";
     wrong_in_tunnel("cap = \"aws\"", &format!("7: cap = \"aws\": legal: {presets} or {table}"));
+    wrong_in_tunnel("cap = 5", &format!("7: cap = 5: legal: {presets} or {table}"));
     wrong_in_tunnel("cap = {}", "7: cap: rate is missing: rate, packets, or both");
     wrong_in_tunnel("cap = { rate = \"1G\", pps = 1 }", "22: pps: a cap has no such key; legal: rate, burst, packets");
     wrong(
         "[interface.wan0]\n[interface.\"wan0.7\"]\nparent = \"wan0\"\nvlan = 7\nrate = \"1G\"\n",
         &["5:8: rate: not together with parent"],
     );
+}
+
+/// What the clouds say, and 97 % of it. Google counts packets of both directions: each has half.
+#[test]
+fn presets_of_caps() {
+    #[track_caller]
+    fn preset(name: &str, bits: Option<u64>, packets: Option<u32>) {
+        let text =
+            format!("[tunnel.a]\ntype = \"ipip\"\nlocal = \"192.0.2.1\"\nremote = \"192.0.2.2\"\ncap = {name:?}\n");
+        let cap = text.parse::<Config>().expect("legal").tunnels[0].cap;
+        let found = (cap.rate.map(Rate::bits), cap.packets.map(crate::qos::PacketRate::packets));
+        assert_eq!(found, (bits, packets), "{name}");
+    }
+    preset("aws-vpn-standard", Some(1_212_500_000), Some(135_800));
+    preset("aws-vpn-large", Some(4_850_000_000), None);
+    preset("aws-tgw-connect", Some(4_850_000_000), None);
+    preset("gcp-ha-vpn", None, Some(121_250));
 }
 
 /// What is wrong with classes that have these lines behind a name; the first of them is line 3.
@@ -214,6 +268,15 @@ fn wrong_in_class(lines: &str, expected: &[&str]) {
 #[test]
 fn classes() {
     wrong("[qos]\nclasses = \"cisco\"\n", &["2:11: classes = \"cisco\": legal: \"gpu-gateway\""]);
+    wrong(
+        "[[qos.class]]\nshare = 1\n",
+        &["1:1: [[qos.class]]: name is missing: a name is 1..=64 octets without whitespace and control characters"],
+    );
+    wrong(
+        "[[qos.class]]\nname = \"a b\"\nshare = 1\n",
+        &["2:8: name = \"a b\": a name is 1..=64 octets without whitespace and control characters"],
+    );
+    wrong_in_class("service = \"fast\"", &["3:11: service = \"fast\": legal: \"strict\", \"drr\""]);
     wrong_in_class("", &["1:1: [[qos.class]]: share is missing: a share is 1..=1000"]);
     wrong_in_class("share = 0", &["3:9: share = 0: a share is 1..=1000"]);
     wrong_in_class("service = \"strict\"", &["1:1: [[qos.class]]: limit is missing: a percentage is 1..=100"]);
