@@ -73,8 +73,10 @@ enum Command {
 #[derive(Subcommand)]
 enum What {
     /// Interfaces: mode, queues, counters.
+    #[command(after_help = "Example: penstock show interfaces --json")]
     Interfaces,
     /// Tunnels: state, MTU, counters.
+    #[command(after_help = "Example: penstock show tunnels --control /run/penstock/site-b.sock")]
     Tunnels,
     /// Routes and where they lead.
     #[command(after_help = "Examples: penstock show routes 10.0.0.0/8 --vrf research\n          \
@@ -90,14 +92,19 @@ enum What {
         vrf: Option<String>,
     },
     /// Neighbours as the kernel knows them.
+    #[command(after_help = "Example: penstock show neighbours --json")]
     Neighbours,
     /// Rules of the access list, and the packets that met each.
+    #[command(after_help = "Example: penstock show acl --json")]
     Acl,
     /// Policers, and the packets that each gave which colour.
+    #[command(after_help = "Example: penstock show policers --json | jq '.policers[] | {name, red}'")]
     Policers,
     /// Tenants' queues: rates over the next second, what waits, how long, and what was marked or dropped.
+    #[command(after_help = "Examples: penstock show qos\n          penstock show qos --json | jq '.delays[]'")]
     Qos,
     /// Where every packet went, dropped ones by reason.
+    #[command(after_help = "Example: penstock show drops --json")]
     Drops,
 }
 
@@ -182,5 +189,23 @@ fn print(text: &str) -> anyhow::Result<()> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("cannot write the output"),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Arguments;
+    use clap::{Command, CommandFactory};
+
+    #[test]
+    fn each_command_shows_an_example() {
+        fn look(command: &Command) {
+            if command.get_subcommands().next().is_none() || command.get_after_help().is_some() {
+                let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.contains("penstock "), "{}: {help:?}", command.get_name());
+            }
+            command.get_subcommands().for_each(look);
+        }
+        look(&Arguments::command());
     }
 }
