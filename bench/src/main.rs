@@ -48,8 +48,14 @@ enum Command {
     /// fq_codel: shares, delays, fairness, and a plot of it beside results.json.
     Qos {
         /// Seconds of each of the six parts.
-        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(4..=600))]
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(shaping::LEAST_SECONDS..=600))]
         seconds: u64,
+        /// The port's rate, Mbit/s: no more than this machine's CPUs forward with ease, or they are what is measured.
+        #[arg(long, default_value_t = 200, overrides_with = "port", value_parser = clap::value_parser!(u64).range(5..=10_000))]
+        port: u64,
+        /// This machine is an emulated one: says so, and gives figures and plot names of their own (`qos-vm/...`).
+        #[arg(long)]
+        emulated: bool,
     },
 }
 
@@ -72,7 +78,11 @@ fn main() -> ExitCode {
             };
             lab(&target, rounds as usize, seconds, sink)
         }
-        Command::Qos { seconds } => qos(&target, seconds),
+        Command::Qos { seconds, port, emulated } => {
+            let plot = target.join(if emulated { "bench/qos-vm.svg" } else { "bench/qos.svg" });
+            let rates = shaping::Rates { port: port * 1_000_000 };
+            penstock().and_then(|penstock| qos(&target, &shaping::Options { seconds, rates, emulated, penstock, plot }))
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -128,9 +138,8 @@ fn penstock() -> Result<PathBuf> {
     Ok(penstock)
 }
 
-fn qos(target: &Path, seconds: u64) -> Result<()> {
-    let plot = target.join("bench/qos.svg");
-    let figures = shaping::run(&shaping::Options { seconds, penstock: penstock()?, plot })?;
+fn qos(target: &Path, options: &shaping::Options) -> Result<()> {
+    let figures = shaping::run(options)?;
     let path = target.join("bench/results.json");
     results::merge(&path, &figures)?;
     println!("written to {}", path.display());

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! red  203.0.113.2 ── red0  ┐
-//!                           [ gateway ] wan0, 200 Mbit/s ── 192.0.2.2 far
+//!                           [ gateway ] wan0, a rate ── 192.0.2.2 far
 //! blue 203.0.113.6 ── blue0 ┘
 //! ```
 //!
@@ -31,8 +31,12 @@ use sys::caps::{Capability, has};
 /// What to measure.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Seconds of each part of the story, 4 or more.
+    /// Seconds of each part of the story, [`LEAST_SECONDS`] or more.
     pub seconds: u64,
+    /// What the port and everybody on it have.
+    pub rates: Rates,
+    /// This machine is an emulated one: its figures have names of their own.
+    pub emulated: bool,
     /// The binary `penstock`.
     pub penstock: PathBuf,
     /// Where the plot goes.
@@ -97,24 +101,48 @@ const EQUALS: [usize; 4] = [2, 3, 4, 5];
 const BITS: usize = 6;
 const PACKETS: usize = 7;
 
-/// Bits per second of the port.
-pub const PORT_RATE: u64 = 200_000_000;
-/// What `red` is guaranteed.
-pub const GUARANTEE: u64 = 140_000_000;
-/// What `blue` never exceeds.
-pub const LIMIT: u64 = 80_000_000;
-/// What `bits` never exceeds.
-pub const BIT_LIMIT: u64 = 50_000_000;
-/// What `packets` never exceeds, packets per second.
-pub const PACKET_LIMIT: u64 = 10_000;
+/// What the port and everybody on it have: all are parts of the port's rate, so that the story is the same on a machine that
+/// is too slow for the usual one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rates {
+    /// Bits per second of the port, with all that is around a frame.
+    pub port: u64,
+}
+
+impl Rates {
+    /// What `red` is guaranteed.
+    pub const fn guarantee(self) -> u64 {
+        self.port / 10 * 7
+    }
+
+    /// What `blue` never exceeds.
+    pub const fn limit(self) -> u64 {
+        self.port / 5 * 2
+    }
+
+    /// What `bits` never exceeds.
+    pub const fn bit_limit(self) -> u64 {
+        self.port / 4
+    }
+
+    /// What `packets` never exceeds, packets per second.
+    pub const fn packet_limit(self) -> u64 {
+        self.port / 20_000
+    }
+
+    /// What the interactive class never exceeds.
+    pub const fn interactive(self) -> u64 {
+        self.port / 5
+    }
+}
 
 /// What is sent meanwhile.
 #[derive(Clone, Copy, Debug)]
 enum Load {
     /// So many TCP connections.
     Tcp { tenant: usize, connections: usize },
-    /// Datagrams of so many octets of payload.
-    Udp { tenant: usize, octets: usize, per_second: u64 },
+    /// Datagrams of so many octets of payload, one per second for each so many bits per second that the port has.
+    Udp { tenant: usize, octets: usize, each: u64 },
 }
 
 /// A part of the story.
@@ -146,14 +174,19 @@ const STORY: [Part; 6] = [
             Load::Tcp { tenant: EQUALS[3], connections: 8 },
         ],
     },
-    Part { name: "bits", loads: &[Load::Udp { tenant: BITS, octets: 1_200, per_second: 10_000 }] },
-    Part { name: "packets", loads: &[Load::Udp { tenant: PACKETS, octets: 64, per_second: 20_000 }] },
+    Part { name: "bits", loads: &[Load::Udp { tenant: BITS, octets: BITS_OCTETS, each: 20_000 }] },
+    Part { name: "packets", loads: &[Load::Udp { tenant: PACKETS, octets: 64, each: 10_000 }] },
 ];
+
+/// Payload of a datagram of `bits`: twice what it may send.
+const BITS_OCTETS: usize = 1_200;
 
 /// How often the receivers' counters are read.
 const TICK: Duration = Duration::from_millis(100);
 /// What is left out at the start of each part: TCP looks for its rate.
 const WARM_UP: Duration = Duration::from_secs(2);
+/// So that five seconds of each part count: over a shorter time a rate on the wall clock says little.
+pub const LEAST_SECONDS: u64 = 7;
 
 /// Measures, says on the way what it does, prints the table, draws the plot, and returns the figures.
 ///
@@ -167,6 +200,12 @@ pub fn run(options: &Options) -> Result<Vec<Figure>, ShapingError> {
     site::sweep();
     let machine = host::describe();
     println!("{}, Linux {}, load {:.2}", machine.0, machine.1, host::load());
+    if options.emulated {
+        println!(
+            "an emulated machine: only what these two did in this one run compares, and no delay is a real machine's"
+        );
+    }
+    println!("a port of {} Mbit/s, parts of {} s", options.rates.port / 1_000_000, options.seconds);
     let mut told = Vec::new();
     for kind in Kind::ALL {
         match tell(kind, options) {
@@ -178,20 +217,20 @@ pub fn run(options: &Options) -> Result<Vec<Figure>, ShapingError> {
             Err(error) => return Err(error),
         }
     }
-    report::print(&told);
-    plot::draw(&told, &options.plot).map_err(|message| ShapingError::Plot { path: options.plot.clone(), message })?;
+    report::print(&told, options);
+    plot::draw(&told, options).map_err(|message| ShapingError::Plot { path: options.plot.clone(), message })?;
     println!("plot: {}", options.plot.display());
-    Ok(report::figures(&told, &machine))
+    Ok(report::figures(&told, options, &machine))
 }
 
 /// The whole story with one gateway.
 fn tell(kind: Kind, options: &Options) -> Result<Told, ShapingError> {
     let site = Site::new()?;
-    let gateway = Gateway::start(kind, &site, &options.penstock)?;
+    let gateway = Gateway::start(kind, &site, options)?;
     let stage = Stage::new();
     let mut samples = Vec::new();
     let mut starts = Vec::new();
-    let length = Duration::from_secs(options.seconds.max(4));
+    let length = Duration::from_secs(options.seconds.max(LEAST_SECONDS));
     let probed = std::thread::scope(|scope| {
         let played = (|| {
             stage.receive(scope, &site)?;
@@ -205,8 +244,8 @@ fn tell(kind: Kind, options: &Options) -> Result<Told, ShapingError> {
                         Load::Tcp { tenant, connections } => {
                             (0..connections).try_for_each(|_| act.tcp(scope, &site, tenant))?
                         }
-                        Load::Udp { tenant, octets, per_second } => {
-                            act.udp(scope, &site, tenant, octets, per_second)?
+                        Load::Udp { tenant, octets, each } => {
+                            act.udp(scope, &site, tenant, octets, options.rates.port / each)?
                         }
                     }
                 }

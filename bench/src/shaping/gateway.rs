@@ -1,7 +1,7 @@
 //! Who shapes: Penstock, or Linux's HTB with `fq_codel` in its leaves.
 
 use super::site::Site;
-use super::{BIT_LIMIT, GUARANTEE, LIMIT, PACKET_LIMIT, PORT_RATE, ShapingError, TENANTS};
+use super::{BITS_OCTETS, Options, Rates, ShapingError, TENANTS};
 use crate::lab::{CommandError, Process};
 use serde_json::Value;
 use std::fmt::Write;
@@ -42,17 +42,18 @@ impl Gateway {
     /// # Errors
     ///
     /// A command fails: for Linux's own, most often because the kernel has no HTB. Penstock does not get ready.
-    pub fn start(kind: Kind, site: &Site, binary: &Path) -> Result<Self, ShapingError> {
+    pub fn start(kind: Kind, site: &Site, options: &Options) -> Result<Self, ShapingError> {
         match kind {
             Kind::Penstock => {
                 site.on("gateway", "sysctl -qw net.ipv4.ip_forward=0")?;
                 let file = site.folder().join("penstock.toml");
                 let control = file.with_extension("sock");
-                let process = Process::start(&site.path("gateway"), &file, &config(&control), binary)?;
-                Ok(Self { penstock: Some((process, control, binary.into())) })
+                let process =
+                    Process::start(&site.path("gateway"), &file, &config(&control, options.rates), &options.penstock)?;
+                Ok(Self { penstock: Some((process, control, options.penstock.clone())) })
             }
             Kind::Linux => {
-                for line in htb() {
+                for line in htb(options.rates) {
                     site.on("gateway", &line).map_err(first_line)?;
                 }
                 site.on("gateway", "sysctl -qw net.ipv4.ip_forward=1")?;
@@ -92,58 +93,105 @@ fn first_line(error: CommandError) -> CommandError {
 }
 
 /// The file for Penstock. Routes are the kernel's.
-fn config(control: &Path) -> String {
+fn config(control: &Path, rates: Rates) -> String {
     let mut text = format!(
-        "[gateway]\nworkers = 1\ncontrol = {:?}\n\n[interface.red0]\n[interface.blue0]\n[interface.wan0]\nrate = \"{}M\"\n\n\
+        "[gateway]\nworkers = 1\ncontrol = {:?}\n\n[interface.red0]\n[interface.blue0]\n[interface.wan0]\nrate = \"{}k\"\n\n\
          [qos]\nclasses = \"gpu-gateway\"\n",
         control.display().to_string(),
-        PORT_RATE / 1_000_000,
+        rates.port / 1_000,
     );
     for tenant in TENANTS {
         let address = Ipv4Addr::from(tenant.address);
         // Writing to a string cannot fail.
         let _whole = write!(text, "\n[tenant.{}]\nmatch = {{ source = \"{address}/32\" }}\n", tenant.name);
         let _whole = match tenant.name {
-            "red" => writeln!(text, "guarantee = \"{}M\"", GUARANTEE / 1_000_000),
-            "blue" => writeln!(text, "limit = \"{}M\"", LIMIT / 1_000_000),
-            "bits" => writeln!(text, "limit = \"{}M\"", BIT_LIMIT / 1_000_000),
-            "packets" => writeln!(text, "packets = \"{}kpps\"", PACKET_LIMIT / 1_000),
+            "red" => writeln!(text, "guarantee = \"{}k\"", rates.guarantee() / 1_000),
+            "blue" => writeln!(text, "limit = \"{}k\"", rates.limit() / 1_000),
+            "bits" => writeln!(text, "limit = \"{}k\"", rates.bit_limit() / 1_000),
+            "packets" => writeln!(text, "packets = \"{}pps\"", rates.packet_limit()),
             _ => Ok(()),
         };
     }
     text
 }
 
-/// The same for Linux, as far as it has it: it counts no packets.
-fn htb() -> Vec<String> {
+/// The same for Linux, as far as it has it: it counts no packets. It counts a frame's Ethernet header; what the file for
+/// Penstock says counts from the IP header for a tenant, and all that is on the wire for the port. So a tenant has more by
+/// its packets' Ethernet headers, and each frame costs the port what is around it.
+fn htb(rates: Rates) -> Vec<String> {
+    let with_headers = |bits: u64, packet: u64| bits * (packet + ETHERNET) / packet;
+    let small = rates.port / 200;
     let mut lines = vec![
         "tc qdisc add dev wan0 root handle 1: htb default 99".into(),
-        format!("tc class add dev wan0 parent 1: classid 1:1 htb rate {PORT_RATE} ceil {PORT_RATE}"),
-        "tc class add dev wan0 parent 1:1 classid 1:5 htb rate 40mbit ceil 40mbit prio 0".into(),
+        class("1:", "1:1", rates.port, rates.port, 0),
+        class("1:1", "1:5", rates.interactive(), rates.interactive(), 0),
         "tc filter add dev wan0 parent 1: prio 1 protocol ip u32 match ip tos 0xb8 0xfc flowid 1:5".into(),
     ];
     for (at, tenant) in TENANTS.iter().enumerate() {
         let address = Ipv4Addr::from(tenant.address);
-        let class = format!("1:1{at}");
+        let own = format!("1:1{at}");
         let (rate, ceil) = match tenant.name {
-            "red" => (GUARANTEE, PORT_RATE),
-            "blue" => (1_000_000, LIMIT),
-            "bits" => (1_000_000, BIT_LIMIT),
-            _ => (1_000_000, PORT_RATE),
+            "red" => (with_headers(rates.guarantee(), FULL), rates.port),
+            "blue" => (small, with_headers(rates.limit(), FULL)),
+            "bits" => (small, with_headers(rates.bit_limit(), BITS_OCTETS as u64 + 28)),
+            _ => (small, rates.port),
         };
-        lines.push(format!("tc class add dev wan0 parent 1:1 classid {class} htb rate {rate} ceil {ceil} prio 1"));
-        lines.push(format!("tc qdisc add dev wan0 parent {class} fq_codel"));
+        lines.push(class("1:1", &own, rate, ceil, 1));
+        lines.push(format!("tc qdisc add dev wan0 parent {own} fq_codel"));
         lines.push(format!(
-            "tc filter add dev wan0 parent 1: prio 2 protocol ip u32 match ip src {address}/32 flowid {class}"
+            "tc filter add dev wan0 parent 1: prio 2 protocol ip u32 match ip src {address}/32 flowid {own}"
         ));
     }
     lines
 }
 
+/// A class of HTB. Its bursts are as long as Penstock's are by default: those that `tc` would choose hold one packet, and a
+/// timer that is late once costs the class its rate. Those below the port take turns of one packet: else HTB shares what is
+/// left by rates, not evenly.
+fn class(parent: &str, own: &str, rate: u64, ceil: u64, prio: u32) -> String {
+    // Around a frame: preamble 8, check sequence 4, gap 12.
+    let more = if parent == "1:" { "overhead 24 mpu 84" } else { "quantum 1514" };
+    let [burst, cburst] = [rate, ceil].map(|bits| (bits / 8 / 2_000).max(18_000));
+    format!(
+        "tc class add dev wan0 parent {parent} classid {own} htb rate {rate} ceil {ceil} burst {burst} cburst {cburst} \
+         prio {prio} {more}"
+    )
+}
+
+/// What the kernel counts of a frame beside its IP packet.
+const ETHERNET: u64 = 14;
+/// Most packets of TCP under load.
+const FULL: u64 = 1_500;
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    /// 1,514 octets of a frame for 1,500 of a packet, 1,242 for 1,228.
+    #[test]
+    fn both_have_the_same_of_a_packet() {
+        let rates = Rates { port: 20_000_000 };
+        let file = config(Path::new("/run/x.sock"), rates);
+        for line in [
+            "rate = \"20000k\"",
+            "guarantee = \"14000k\"",
+            "limit = \"8000k\"",
+            "limit = \"5000k\"",
+            "packets = \"1000pps\"",
+        ] {
+            assert!(file.contains(line), "{line} in {file}");
+        }
+        let lines = htb(rates).join("\n");
+        for part in [
+            "classid 1:1 htb rate 20000000 ceil 20000000 burst 18000 cburst 18000 prio 0 overhead 24 mpu 84",
+            "classid 1:10 htb rate 14130666 ceil 20000000",
+            "classid 1:11 htb rate 100000 ceil 8074666",
+            "classid 1:16 htb rate 100000 ceil 5057003",
+        ] {
+            assert!(lines.contains(part), "{part} in {lines}");
+        }
+    }
 
     #[test]
     fn sums_numbers_wherever_they_are() {

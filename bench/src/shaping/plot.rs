@@ -1,9 +1,8 @@
 //! The story as a picture: rates over time, and how long the probe took.
 
 use super::report::Told;
-use super::{BULK, PORT_RATE, QUIET, STORY, TENANTS};
+use super::{BULK, Options, QUIET, STORY, TENANTS};
 use plotters::prelude::*;
-use std::path::Path;
 
 const SIZE: (u32, u32) = (1_200, 420);
 const COLOURS: [RGBColor; TENANTS.len()] = [
@@ -24,7 +23,8 @@ const PERCENTILES: [f64; 6] = [10.0, 50.0, 90.0, 99.0, 99.9, 100.0];
 /// # Errors
 ///
 /// Why it cannot be drawn or written.
-pub fn draw(told: &[Told], path: &Path) -> Result<(), String> {
+pub fn draw(told: &[Told], options: &Options) -> Result<(), String> {
+    let path = &options.plot;
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(|error| error.to_string())?;
     }
@@ -33,19 +33,26 @@ pub fn draw(told: &[Told], path: &Path) -> Result<(), String> {
     root.fill(&WHITE).map_err(text)?;
     let areas = root.split_evenly((rows, 1));
     for (told, area) in told.iter().zip(&areas) {
-        rates(told, area)?;
+        rates(told, options, area)?;
     }
-    delays(told, &areas[rows - 1])?;
+    delays(told, options, &areas[rows - 1])?;
     root.present().map_err(text)
+}
+
+const FONT: (&str, i32) = ("sans-serif", 20);
+
+/// Nobody takes one machine's picture for another's.
+fn caption(what: &str, options: &Options) -> String {
+    if options.emulated { format!("{what} (emulated machine)") } else { what.into() }
 }
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 
-fn rates(told: &Told, area: &Area<'_>) -> Result<(), String> {
+fn rates(told: &Told, options: &Options, area: &Area<'_>) -> Result<(), String> {
     let end = told.rates.last().map_or(1.0, |(at, _)| *at);
-    let top = PORT_RATE as f64 / 1e6 * 1.15;
+    let top = options.rates.port as f64 / 1e6 * 1.15;
     let mut chart = ChartBuilder::on(area)
-        .caption(format!("{}: Mbit/s of each tenant over seconds", told.kind.label()), ("sans-serif", 20))
+        .caption(caption(&format!("{}: Mbit/s of each tenant over seconds", told.kind.label()), options), FONT)
         .margin(12)
         .x_label_area_size(30)
         .y_label_area_size(50)
@@ -69,10 +76,10 @@ fn rates(told: &Told, area: &Area<'_>) -> Result<(), String> {
     chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(BLACK).draw().map_err(text)
 }
 
-fn delays(told: &[Told], area: &Area<'_>) -> Result<(), String> {
+fn delays(told: &[Told], options: &Options, area: &Area<'_>) -> Result<(), String> {
     let most = told.iter().map(|told| told.delay(BULK, 100.0).max(told.delay(QUIET, 100.0))).fold(1_000.0, f64::max);
     let mut chart = ChartBuilder::on(area)
-        .caption("round-trip time of the interactive class, us, by percentile", ("sans-serif", 20))
+        .caption(caption("round-trip time of the interactive class, us, by percentile", options), FONT)
         .margin(12)
         .x_label_area_size(30)
         .y_label_area_size(60)
