@@ -200,7 +200,10 @@ impl Scheduler {
         for class in 0..Class::COUNT {
             let old = &old.leaves[from].queues[class];
             let queue = &mut self.leaves[to].queues[class];
+            let marked = u64::from(queue.codel.marked) + u64::from(old.codel.marked);
             (queue.codel, queue.due) = (old.codel, queue.due.max(old.due));
+            queue.codel.marked = marked as u16;
+            self.signals[to * Class::COUNT + class].marked += marked >> 16 << 16;
             queue.sent_packets += old.sent_packets;
             queue.sent_octets += old.sent_octets;
         }
@@ -227,7 +230,7 @@ impl Scheduler {
                 sent_packets: queues[class].sent_packets,
                 sent_octets: queues[class].sent_octets,
                 queue_octets: queues[class].queue.octets().into(),
-                marked: signals[class].marked,
+                marked: signals[class].marked + u64::from(queues[class].codel.marked),
                 dropped: signals[class].dropped,
                 refused: signals[class].refused,
             }),

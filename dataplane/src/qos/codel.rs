@@ -13,11 +13,13 @@ pub struct State {
     /// Signals of this spell.
     count: u32,
     /// Those of the spell before, or'ed with `SIGNALLING`.
-    last: u32,
+    last: u16,
+    /// The lower bits of how many packets the queue has marked, whoever said so: here there is room for them.
+    pub marked: u16,
 }
 
 /// The queue is in a spell of signals.
-const SIGNALLING: u32 = 1 << 31;
+const SIGNALLING: u16 = 1 << 15;
 /// The queue is short enough, whatever its delay: a packet that is on its way cannot be waited for (RFC 8289 §4.4).
 const MTU: u32 = 1514;
 
@@ -57,9 +59,9 @@ impl State {
             return true;
         }
         // A spell soon after another starts at the rate that the last one ended with (RFC 8289 §5.4).
-        let more = self.count.wrapping_sub(self.last & !SIGNALLING);
+        let more = self.count.wrapping_sub(u32::from(self.last & !SIGNALLING)).min(u32::from(!SIGNALLING));
         self.count = if more > 1 && now.wrapping_sub(self.next) < 16 * interval { more } else { 1 };
-        self.last = self.count & !SIGNALLING | SIGNALLING;
+        self.last = self.count as u16 | SIGNALLING;
         self.next = now + step(interval, self.count);
         true
     }

@@ -126,7 +126,7 @@ pub struct ClassQueue {
 /// What became of packets of one class of a leaf that were not just sent: apart from its line, because few are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Signals {
-    /// Packets marked.
+    /// Packets marked: all but the lower 16 bits, which change often and are where the queue is.
     pub marked: u64,
     /// Packets dropped early, in place of a mark.
     pub dropped: u64,

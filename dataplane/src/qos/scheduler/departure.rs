@@ -3,7 +3,7 @@
 use super::{Room, Scheduler};
 use crate::packet::{Batch, Class, DropReason, Exit, Exits, Packet, Time};
 use crate::qos::fq::{FlowLists, Flows};
-use crate::qos::leaf::{ClassQueue, Discipline, GREEN, Leaf, Signal, State, Tenant, YELLOW, wire_octets};
+use crate::qos::leaf::{ClassQueue, Discipline, GREEN, Leaf, Signal, Signals, State, Tenant, YELLOW, wire_octets};
 use crate::qos::list::NIL;
 use crate::qos::ring::Ring;
 use crate::qos::store::{Size, Store, Sum, Taken};
@@ -24,6 +24,27 @@ struct Departure<'a> {
     now: Time,
     /// What has left its queue.
     gone: Sum,
+}
+
+/// What became of a packet that was to carry a signal.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sign {
+    Marked,
+    Dropped,
+    /// Nothing: it cannot be marked, and its class does not drop.
+    None,
+}
+
+impl Signals {
+    /// A drop, or a mark after so many that the queue's own count began anew.
+    #[cold]
+    fn count(&mut self, sign: Sign) {
+        match sign {
+            Sign::Marked => self.marked += 1 << 16,
+            Sign::Dropped => self.dropped += 1,
+            Sign::None => {}
+        }
+    }
 }
 
 /// Why a way's turn is interrupted. Leaves are told by their numbers.
@@ -63,15 +84,13 @@ impl Scheduler {
         self.link.refill(now);
         let withheld = self.link.withhold(room.octets);
         let (left, room, gone) = (out.room(), room.descriptors, Sum::default());
-        // Where marks are counted. Apart, or what changes with every packet would not be kept in registers.
-        let mut marked = [0; Batch::SIZE];
         let mut departure = Departure { out, exits, left, room, drops: DROPS, marks: 0, now, gone };
         while departure.left > 0 && self.link.is_open() {
             let way = if self.green.is_empty() { self.yellow.head } else { self.green.head };
             if way == NIL {
                 break;
             }
-            match self.serve(way, store, &mut departure, &mut marked) {
+            match self.serve(way, store, &mut departure) {
                 Pause::End => break,
                 Pause::Next if self.ways[way as usize].in_green => self.green.rotate(&mut self.ways),
                 Pause::Next => self.yellow.rotate(&mut self.ways),
@@ -91,27 +110,15 @@ impl Scheduler {
         self.backlog.subtract(gone);
         store.give_back(gone);
         if marks != 0 {
-            let is_marked = |(at, _): &(usize, &mut Packet)| marks >> at & 1 != 0;
-            for (at, packet) in out.iter_mut().enumerate().filter(is_marked) {
-                packet.frame.prefetch();
-                sys::prefetch_read(&self.signals[marked[at] as usize]);
-            }
-            for (at, packet) in out.iter_mut().enumerate().filter(is_marked) {
-                packet.set_ecn(Ecn::Ce);
-                self.signals[marked[at] as usize].marked += 1;
-            }
+            let marked = |(at, _): &(usize, &mut Packet)| marks >> at & 1 != 0;
+            out.iter_mut().enumerate().filter(marked).for_each(|(_, packet)| packet.frame.prefetch());
+            out.iter_mut().enumerate().filter(marked).for_each(|(_, packet)| packet.set_ecn(Ecn::Ce));
         }
     }
 
     /// Lets packets of one way go, as long as it has its turn.
     #[inline]
-    fn serve(
-        &mut self,
-        at: u32,
-        store: &mut Store,
-        departure: &mut Departure<'_>,
-        marked: &mut [u32; Batch::SIZE],
-    ) -> Pause {
+    fn serve(&mut self, at: u32, store: &mut Store, departure: &mut Departure<'_>) -> Pause {
         let now = departure.now;
         let way = &mut self.ways[at as usize];
         way.caps.refill(now);
@@ -187,10 +194,11 @@ impl Scheduler {
                         }
                     };
                     if signals {
-                        let at = index as usize * Class::COUNT + class;
-                        marked[departure.out.len() % Batch::SIZE] = at as u32;
-                        if departure.signal(&mut packet, size, discipline.drops) {
-                            self.signals[at].dropped += 1;
+                        let signal = departure.signal(&mut packet, size, discipline.drops);
+                        let marked = &mut line.codel.marked;
+                        *marked = marked.wrapping_add(u16::from(signal == Sign::Marked));
+                        if signal == Sign::Dropped || (signal == Sign::Marked && *marked == 0) {
+                            self.signals[index as usize * Class::COUNT + class].count(signal);
                         }
                     }
                 } else {
@@ -206,6 +214,10 @@ impl Scheduler {
                     if is_green {
                         tenant.guarantee.spend_octets(octets);
                         tenant.is_green = tenant.guarantee.is_open();
+                        if !tenant.is_green {
+                            // It has no more of this turn.
+                            leaf.turns[GREEN].deficit = 0;
+                        }
                     }
                     leaf.turns[list].deficit -= octets as i32;
                     let share = &mut way.shares[list];
@@ -237,7 +249,6 @@ impl Scheduler {
                 }
                 let goes_on = (leaf.turns[list].deficit > 0)
                     & (alone | (way.shares[list].budget > 0))
-                    & (!is_green | tenant.is_green)
                     & tenant.caps.is_open()
                     & way.caps.is_open()
                     & self.link.is_open()
@@ -261,12 +272,12 @@ impl Departure<'_> {
         self.out.push(packet);
     }
 
-    /// A packet is to carry a signal: marked if it can be, else dropped if its class wants that. Whether it is dropped.
+    /// A packet is to carry a signal: marked if it can be, else dropped if its class wants that.
     #[inline]
-    fn signal(&mut self, packet: &mut Option<Box<Packet>>, size: Size, drops: bool) -> bool {
+    fn signal(&mut self, packet: &mut Option<Box<Packet>>, size: Size, drops: bool) -> Sign {
         if is_capable(size) {
             self.marks |= 1 << (self.out.len() % Batch::SIZE);
-            false
+            Sign::Marked
         } else if drops
             && self.drops != 0
             && size.ecn() == Ecn::NotEct
@@ -274,9 +285,9 @@ impl Departure<'_> {
         {
             self.drops -= 1;
             self.exits.push(packet, Exit::Drop(DropReason::EarlyDrop));
-            true
+            Sign::Dropped
         } else {
-            false
+            Sign::None
         }
     }
 }

@@ -263,6 +263,30 @@ fn marks_are_for_delay_and_for_the_capable() {
     assert_eq!(by_class, [0, 0, marked, 0, 0, 0, 0, 0]);
 }
 
+/// A queue's own count has few bits; a change of the plan in the middle loses none of them.
+#[test]
+fn marks_are_counted_beyond_what_a_queue_counts_itself_and_through_changes() {
+    let spec = || {
+        let mut spec = spec(Some(100_000_000_000), &[(None, Limit::NONE, 1)]);
+        spec.classes[2].aqm = Aqm::Red(Red { start_ns: 0, end_ns: 1, most_permille: 1_000 });
+        spec
+    };
+    let mut lab = Lab::new(spec());
+    (0..200).for_each(|_| lab.offer(Offer { tos: 2, ..Offer::of(0, 2, 100) }));
+    for part in 1..=4 {
+        while lab.sent.len() < part * 35_000 {
+            lab.now += 1_000;
+            let sent = lab.poll(usize::MAX).to_vec();
+            sent.iter().for_each(|_| lab.offer(Offer { tos: 2, ..Offer::of(0, 2, 100) }));
+        }
+        lab.adopt(spec());
+        let report = lab.shaper.report(PORT).expect("it has a shaper");
+        let marked = lab.sent.iter().filter(|sent| sent.tos == 3).count() as u64;
+        assert!(marked > 34_000 * part as u64);
+        assert_eq!(report.leaves[0].classes[2].marked, marked);
+    }
+}
+
 /// CoDel keeps a queue that cannot be marked short by dropping, and says why.
 #[test]
 fn what_cannot_be_marked_is_dropped_early() {
