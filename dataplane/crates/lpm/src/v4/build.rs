@@ -31,6 +31,8 @@ struct Constant {
 pub(super) struct Built {
     pub entry: u32,
     pub block: Option<Block>,
+    /// Of what the block was built for.
+    pub covering: u16,
 }
 
 impl Blocks {
@@ -43,7 +45,7 @@ impl Blocks {
     /// is no room, and then nothing has changed.
     pub fn build(&mut self, vrf: u16, chunk: u32, long: Option<&Chunk>, covering: u16) -> Option<Built> {
         let Some(long) = long.filter(|chunk| !chunk.routes.is_empty()) else {
-            return self.constant(covering);
+            return self.constant(covering, covering);
         };
         let table = Arc::clone(&self.table);
         let old = table.block(table.entry(vrf, chunk).load(Relaxed));
@@ -93,7 +95,7 @@ impl Blocks {
 
         let runs = Runs::of(&slots, [edges]);
         if runs.count == 1 && count == 0 {
-            return self.constant(slots[0]);
+            return self.constant(slots[0], covering);
         }
         let head = count.div_ceil(2);
         let Some(block) = self.take(head * 8 + 8 + runs.count * 2) else {
@@ -108,7 +110,7 @@ impl Blocks {
         }
         words[entry].store(runs.ends()[0], Relaxed);
         store_values(&words[entry + 1..], 0, runs.values());
-        Some(Built { entry: entry as u32, block: Some(block) })
+        Some(Built { entry: entry as u32, block: Some(block), covering })
     }
 
     /// Shows an entry to readers, and retires what the one before it pointed to: the block of its
@@ -153,9 +155,9 @@ impl Blocks {
     }
 
     /// The shared block of a value, with one user more.
-    fn constant(&mut self, value: u16) -> Option<Built> {
+    fn constant(&mut self, value: u16, covering: u16) -> Option<Built> {
         if value == 0 {
-            return Some(Built { entry: 0, block: None });
+            return Some(Built { entry: 0, block: None, covering });
         }
         let index = usize::from(value);
         if self.constants.len() <= index {
@@ -170,7 +172,7 @@ impl Blocks {
         }
         let constant = &mut self.constants[index];
         constant.users += 1;
-        Some(Built { entry: constant.block.word, block: None })
+        Some(Built { entry: constant.block.word, block: None, covering })
     }
 
     /// One user less of the shared block that an entry points to, if it does.

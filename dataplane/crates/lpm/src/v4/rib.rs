@@ -6,6 +6,7 @@
 
 use super::*;
 use crate::Prefix4;
+use crate::arena::Block;
 
 /// The routes of all VRFs, and which /18s changed since they were last built.
 #[derive(Debug)]
@@ -44,9 +45,12 @@ pub(super) struct Chunk {
     /// In order of address, then length: whatever holds a route comes before it.
     pub routes: Vec<Route>,
     /// The block of its own that its entry points to, if not one that is shared.
-    pub block: Option<crate::arena::Block>,
+    pub block: Option<Block>,
     /// The slots that changed since it was built, one bit each.
     pub changed: u64,
+    /// The value of the longest route, the default apart, that held all of the /18 when it was built last. It is so still
+    /// unless all slots have changed: a route that holds the /18 changes them all.
+    covering: u16,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -129,12 +133,17 @@ impl Routes {
         let routes = self.vrf(vrf).expect("what is dirty had a route");
         let page = routes.pages[chunk as usize / PAGE_CHUNKS].as_deref().expect("as above");
         let long = self.chunks.get(page.chunks[in_page(chunk)] as usize);
-        (vrf, chunk, long, routes.covering(page, chunk))
+        let covering = match long {
+            // The way up the tree is several lines that nothing else has brought into the cache.
+            Some(long) if long.changed != !0 => long.covering,
+            _ => routes.covering(page, chunk),
+        };
+        (vrf, chunk, long, covering)
     }
 
-    /// The /18 is as its block says: with `block`, if it has one of its own. Gives back the block
-    /// that it had, and the slots that had changed.
-    pub fn built(&mut self, number: usize, block: Option<crate::arena::Block>) -> (Option<crate::arena::Block>, u64) {
+    /// The dirty /18 with this number is as its block says: with `block`, if it has one of its own, and built with that
+    /// `covering`. Gives back VRF and /18, the block that it had, and the slots that had changed.
+    pub fn built(&mut self, number: usize, block: Option<Block>, covering: u16) -> (u16, u32, Option<Block>, u64) {
         let (vrf, at) = self.dirty[number];
         let routes = self.vrfs[usize::from(vrf)].as_mut().expect("what is dirty had a route");
         let page = routes.pages[at as usize / PAGE_CHUNKS].as_mut().expect("as above");
@@ -142,9 +151,10 @@ impl Routes {
         page.dirty[index / 64] &= !(1 << (index % 64));
         let Some(chunk) = self.chunks.get_mut(page.chunks[index] as usize) else {
             debug_assert_eq!(block, None, "an /18 without longer routes has one value");
-            return (None, !0);
+            return (vrf, at, None, !0);
         };
         let changed = std::mem::take(&mut chunk.changed);
+        chunk.covering = covering;
         let old = std::mem::replace(&mut chunk.block, block);
         if chunk.routes.is_empty() {
             debug_assert_eq!(block, None);
@@ -152,7 +162,7 @@ impl Routes {
             self.unused_chunks.push(page.chunks[index]);
             page.chunks[index] = NONE;
         }
-        (old, changed)
+        (vrf, at, old, changed)
     }
 
     /// All that was dirty is built.
@@ -164,15 +174,15 @@ impl Routes {
     pub fn forget(&mut self) {
         for number in 0..self.dirty.len() {
             let (_, _, long, _) = self.dirty_at(number);
-            let block = long.and_then(|chunk| chunk.block);
-            self.built(number, block);
+            let (block, covering) = long.map_or((None, 0), |chunk| (chunk.block, chunk.covering));
+            self.built(number, block, covering);
         }
         self.dirty.clear();
     }
 
     /// Takes all routes of a VRF out, and calls `each` with every /18 that may have an entry and
     /// the block that it has of its own.
-    pub fn clear(&mut self, vrf: u16, mut each: impl FnMut(u32, Option<crate::arena::Block>)) -> usize {
+    pub fn clear(&mut self, vrf: u16, mut each: impl FnMut(u32, Option<Block>)) -> usize {
         let Some(routes) = self.vrfs.get_mut(usize::from(vrf)).and_then(Option::take) else {
             return 0;
         };
@@ -239,6 +249,7 @@ impl Vrf {
                 chunks.push(Chunk::default());
                 chunks.len() as u32 - 1
             });
+            chunks[*number as usize].changed = !0;
         }
         let long = &mut chunks[*number as usize];
         let route = Route { low: (prefix.address() & LOW) as u16, len: prefix.len(), value: new };

@@ -194,8 +194,7 @@ impl Writer4 {
             return Err(self.full());
         }
         for (number, new) in self.built.drain(..).enumerate() {
-            let (vrf, chunk, ..) = self.routes.dirty_at(number);
-            let (old_block, changed) = self.routes.built(number, new.block);
+            let (vrf, chunk, old_block, changed) = self.routes.built(number, new.block, new.covering);
             self.blocks.publish(vrf, chunk, new.entry, old_block, changed);
         }
         self.routes.settle();
