@@ -174,6 +174,12 @@ impl Arena {
         self.free(block);
     }
 
+    /// Asks for what giving back a block will read.
+    pub fn prefetch(&self, block: Block) {
+        let line = (block.word as usize - MARGIN_WORDS) / LINE_WORDS;
+        sys::prefetch_read(&self.lines[line]);
+    }
+
     /// Sets a block aside that readers may still be in, but cannot find any more.
     pub fn retire(&mut self, block: Block) {
         self.in_use_bytes -= block.size.bytes();

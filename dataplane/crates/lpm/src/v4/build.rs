@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::rib::{Chunk, Route};
 use super::*;
+use crate::Prefix4;
 use crate::arena::{Arena, Block, Size};
 
 /// The blocks of all VRFs, as the writer keeps them.
@@ -38,6 +39,18 @@ pub(super) struct Built {
 impl Blocks {
     pub fn new(table: Arc<Table>, arena: Arena) -> Self {
         Self { table, arena, constants: Vec::new(), spare_bytes: 0, refused_bytes: 0 }
+    }
+
+    /// Asks for the first entry of a prefix.
+    pub fn prefetch_entry(&self, vrf: u16, prefix: Prefix4) {
+        sys::prefetch_read(self.table.entry(vrf, prefix.address() >> CHUNK_SHIFT));
+    }
+
+    /// Asks for a block, and what the arena knows of it.
+    pub fn prefetch(&self, block: Block) {
+        let words = &self.table.memory.words()[block.word as usize..][..block.size.bytes() / 8];
+        words.iter().step_by(8).for_each(sys::prefetch_read);
+        self.arena.prefetch(block);
     }
 
     /// The block of an /18 from its longer routes and the value of the longest route that holds

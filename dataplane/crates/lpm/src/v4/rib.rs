@@ -100,6 +100,23 @@ impl Routes {
         Value::in_entry(u32::from(value))
     }
 
+    /// Asks for what a change of a long prefix will read, and gives back the block of its /18, if there is one: these are
+    /// misses that would else come one after the other.
+    pub fn prefetch(&self, vrf: u16, prefix: Prefix4) -> Option<Block> {
+        if prefix.len() <= 18 {
+            return None;
+        }
+        let number = self.vrf(vrf)?.page(prefix)?.chunks[in_page(chunk(prefix))];
+        let chunk = self.chunks.get(number as usize)?;
+        for line in chunk.routes.chunks(64 / size_of::<Route>()) {
+            sys::prefetch_read(&line[0]);
+        }
+        if let Some(last) = chunk.routes.last() {
+            sys::prefetch_read(last);
+        }
+        chunk.block
+    }
+
     /// Sets, or with `None` removes, a route of a VRF that there is; returns what it was. The
     /// /18s that it concerns are dirty then.
     pub fn set(&mut self, vrf: u16, prefix: Prefix4, value: Option<Value>) -> Option<Value> {

@@ -163,6 +163,10 @@ impl Writer4 {
     }
 
     fn change(&mut self, vrf: u16, prefix: Prefix4, value: Option<Value>) -> Result<Option<Value>, TableError> {
+        self.blocks.prefetch_entry(vrf, prefix);
+        if let Some(block) = self.routes.prefetch(vrf, prefix) {
+            self.blocks.prefetch(block);
+        }
         let old = self.routes.set(vrf, prefix, value);
         if prefix.len() == 0 {
             self.blocks.table.set_default(vrf, value);
