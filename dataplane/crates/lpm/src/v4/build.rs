@@ -73,7 +73,12 @@ impl Blocks {
             let range = slot as usize..(slot + width) as usize;
             edges |= (1 << slot) | (2 << (range.end - 1));
             if route.len <= 24 {
-                slots[range].fill(route.value);
+                // Most are a /24: no loop for these.
+                if width == 1 {
+                    slots[slot as usize] = route.value;
+                } else {
+                    slots[range].fill(route.value);
+                }
                 routes = &routes[1..];
                 continue;
             }
@@ -140,7 +145,7 @@ impl Blocks {
     pub fn discard(&mut self, built: Built, changed: u64) {
         match built.block {
             Some(block) => {
-                self.each_deep(built.entry, changed, Arena::give);
+                self.each_deep(built.entry, block, changed, Arena::give);
                 self.arena.give(block);
             }
             None => self.release(built.entry, Arena::give),
@@ -150,7 +155,7 @@ impl Blocks {
     fn retire(&mut self, old: u32, old_block: Option<Block>, changed: u64) {
         match old_block {
             Some(block) => {
-                self.each_deep(old, changed, Arena::retire);
+                self.each_deep(old, block, changed, Arena::retire);
                 self.arena.retire(block);
             }
             None => self.release(old, Arena::retire),
@@ -200,8 +205,12 @@ impl Blocks {
         }
     }
 
-    /// The deep blocks of an entry in those slots.
-    fn each_deep(&mut self, entry: u32, slots: u64, each: fn(&mut Arena, Block)) {
+    /// The deep blocks of an entry, whose own block this is, in those slots.
+    fn each_deep(&mut self, entry: u32, block: Block, slots: u64, each: fn(&mut Arena, Block)) {
+        if entry == block.word {
+            // Nothing lies before the run ends, where their offsets would be.
+            return;
+        }
         let table = Arc::clone(&self.table);
         let view = table.block(entry);
         let ends = view.ends();
