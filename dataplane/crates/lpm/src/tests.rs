@@ -689,8 +689,8 @@ fn a_large_ipv6_table_answers_as_its_intervals_do_and_after_churn_takes_about_wh
 /// the others come and go.
 struct Storm<A> {
     routes: [Prefix<A>; 12],
-    /// A host that is in none of them, and a route around it. Its value counts up all the while:
-    /// a reader must not see it go back.
+    /// A host that is in none of them, and a route around it. The host's value counts up all the while, and so does that of
+    /// the default route, which the address behind the route around falls to: a reader must see neither go back nor away.
     counter: [Prefix<A>; 2],
 }
 
@@ -710,19 +710,19 @@ fn read<A: Address + Neighbours>(
     for route in routes {
         addresses.extend([route.address(), route.last(), route.last().before()]);
     }
-    let counter = storm.counter[0].address();
-    addresses.push(counter);
+    let counters = [storm.counter[0].address(), storm.counter[1].last().after()];
+    addresses.extend(counters);
     let vrfs = vec![0; addresses.len()];
     let mut values = vec![None; addresses.len()];
-    let mut count = 0;
+    let mut counts = [0; 2];
     let mut rounds = 0;
     while !stop.load(Acquire) {
         reader.lookup_batch(&vrfs, &addresses, &mut values);
         for (&address, &answer) in addresses.iter().zip(&values) {
             let number = answer.expect("a route that stays holds every address").as_u16();
-            if address == counter {
+            if let Some(counter) = counters.iter().position(|&counter| counter == address) {
+                let count = std::mem::replace(&mut counts[counter], number);
                 assert!(number >= count, "{number} came after {count}");
-                count = number;
                 continue;
             }
             let route = routes.get(usize::from(number - 1) / 4).expect("no route has this value");
@@ -805,7 +805,8 @@ fn rages<A: Address + Neighbours, T: Table<A>>(storm: &Storm<A>, bytes: usize) {
     for index in STAYS {
         writer.insert(0, storm.routes[index], value(4 * index as u16 + 1)).unwrap();
     }
-    for prefix in storm.counter {
+    let default = Prefix::containing(storm.counter[0].address(), 0).unwrap();
+    for prefix in storm.counter.into_iter().chain([default]) {
         writer.insert(0, prefix, value(1)).unwrap();
     }
 
@@ -837,7 +838,8 @@ fn rages<A: Address + Neighbours, T: Table<A>>(storm: &Storm<A>, bytes: usize) {
             let goes = !stays && random >> 30 & 1 == 0;
             let number = value(4 * index as u16 + 1 + (random >> 28) as u16 % 4);
             let count = value(1 + (round / 2) as u16);
-            for (prefix, value) in [(prefix, (!goes).then_some(number)), (storm.counter[0], Some(count))] {
+            let counted = [storm.counter[0], default].map(|prefix| (prefix, Some(count)));
+            for (prefix, value) in [(prefix, (!goes).then_some(number))].into_iter().chain(counted) {
                 let change = Change { vrf: 0, prefix, value };
                 if writer.apply(vec![change]).is_err() {
                     // All room waits for the readers: let them pass.
