@@ -23,9 +23,9 @@
 //! change or the one from after it. A change that spans many addresses (a short prefix, a whole
 //! VRF, many routes at once) reaches them one after the other.
 //!
-//! The default route of a VRF is read after the rest. When both a longer prefix and the
-//! default route change within one lookup, that lookup may combine the two: it then gives
-//! the new default to an address that had no longer match when the lookup began.
+//! The default route of a VRF, and of IPv6 routes of up to 8 bits, are apart from the rest. A lookup or
+//! batch during which they change begins again, so that it never combines what was never there
+//! together.
 //!
 //! # Giving memory back
 //!
@@ -52,6 +52,7 @@
 
 mod address;
 mod arena;
+mod defaults;
 mod lanes;
 mod limits;
 pub mod naive;

@@ -799,6 +799,57 @@ fn two_readers_in_a_storm_of_ipv6_updates_see_old_or_new_answers_only() {
     rages::<u128, Writer6>(&storm, if cfg!(miri) { 4 << 10 } else { 64 << 10 });
 }
 
+/// Another default route comes and goes while a host that else falls to it has a route of its own.
+fn default_changes_behind_a_host_route<A: Address + Neighbours, T: Table<A>>(host: Prefix<A>) {
+    let mut writer = small::<A, T>(64 << 10);
+    let default = Prefix::containing(host.address(), 0).unwrap();
+    let [first, other, own] = [1, 2, 3].map(value);
+    writer.insert(0, default, first).unwrap();
+    let stop = AtomicBool::new(false);
+    let epoch = AtomicU64::new(0);
+    let seen = [AtomicU64::new(0), AtomicU64::new(0)];
+    thread::scope(|scope| {
+        let readers = [0, 1].map(|index| {
+            let (reader, epoch, seen, stop) = (writer.reader(), &epoch, &seen[index], &stop);
+            scope.spawn(move || {
+                let (vrfs, addresses) = ([0; 65], [host.address(); 65]);
+                let (mut values, mut wrong) = ([None; 65], 0);
+                while !stop.load(Acquire) {
+                    reader.lookup_batch(&vrfs, &addresses, &mut values);
+                    wrong += values.iter().filter(|&&value| value != Some(first) && value != Some(own)).count();
+                    seen.store(epoch.load(Acquire), Release);
+                }
+                wrong
+            })
+        });
+        let stopping = StopAtEnd(&stop);
+        for round in 0..if cfg!(miri) { 30 } else { 20_000 } {
+            writer.insert(0, host, own).unwrap();
+            writer.insert(0, default, other).unwrap();
+            writer.insert(0, default, first).unwrap();
+            writer.remove(0, host).unwrap();
+            if round % 64 == 0 {
+                let mark = writer.retire_mark();
+                wait_for(&epoch, &seen);
+                writer.reclaim(mark);
+            }
+        }
+        drop(stopping);
+        let wrong = readers.map(|reader| reader.join().expect("a reader counts, and does not fail"));
+        assert_eq!(wrong, [0; 2], "answers that never were the host's");
+    });
+}
+
+#[test]
+fn a_default_route_that_never_was_an_ipv4_hosts_is_none_of_its_answers() {
+    default_changes_behind_a_host_route::<u32, Writer4>(v4("192.0.2.77/32"));
+}
+
+#[test]
+fn a_default_route_that_never_was_an_ipv6_hosts_is_none_of_its_answers() {
+    default_changes_behind_a_host_route::<u128, Writer6>(v6("2001:db8::77/128"));
+}
+
 /// With little room, so that each block is used again and again.
 fn rages<A: Address + Neighbours, T: Table<A>>(storm: &Storm<A>, bytes: usize) {
     let mut writer = small::<A, T>(bytes);

@@ -31,6 +31,7 @@ use sys::Pages;
 
 use crate::Value;
 use crate::arena::Memory;
+use crate::defaults::Defaults;
 
 pub use reader::Reader4;
 pub use writer::Writer4;
@@ -41,7 +42,7 @@ struct Table {
     /// For each VRF, and for one more that stays empty, an entry for each /18.
     direct: Pages,
     /// The value of each VRF's /0, or zero; the last is of the empty VRF.
-    defaults: Box<[AtomicU16]>,
+    defaults: Defaults,
     memory: Memory,
 }
 
@@ -50,13 +51,13 @@ impl Table {
         let all = usize::from(vrfs) + 1;
         Some(Self {
             direct: Pages::reserve(all * CHUNKS * size_of::<AtomicU32>()).ok()?,
-            defaults: (0..all).map(|_| AtomicU16::new(0)).collect(),
+            defaults: Defaults::new(all),
             memory,
         })
     }
 
     fn set_default(&self, vrf: u16, value: Option<Value>) {
-        self.defaults[usize::from(vrf)].store(value.map_or(0, Value::as_u16), Release);
+        self.defaults.set(vrf, value.map_or(0, Value::as_u16));
     }
 
     fn entry(&self, vrf: u16, chunk: u32) -> &AtomicU32 {

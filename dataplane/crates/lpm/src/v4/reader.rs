@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::*;
 use crate::Value;
 use crate::arena::MARGIN_WORDS;
+use crate::defaults::{read, settled};
 use crate::lanes::{Found, GROUP, lanes};
 
 /// An IPv4 table's reading side. Cheap to clone, one for each thread.
@@ -123,24 +124,29 @@ impl Level {
 struct Lookup<'t> {
     direct: &'t [AtomicU32],
     words: &'t [AtomicU64],
-    defaults: &'t [AtomicU16],
+    defaults: &'t [AtomicU32],
 }
 
 impl<'t> Lookup<'t> {
     #[inline(always)]
     fn new(table: &'t Table) -> Self {
-        Self { direct: table.direct.as_u32(), words: table.memory.words(), defaults: &table.defaults }
+        Self { direct: table.direct.as_u32(), words: table.memory.words(), defaults: table.defaults.all() }
     }
 
     #[inline(always)]
     fn single(self, vrf: u16, address: u32) -> Option<Value> {
         let vrf = self.vrf(vrf);
-        let entry = entry(self.direct(vrf), address);
-        let mut value = self.value(entry, address);
-        if value & DEEP != 0 {
-            value = self.deep_value(self.deep(entry, value), address);
-        }
-        answer(value, self.default(vrf))
+        settled(
+            || self.default(vrf),
+            |&default| {
+                let entry = entry(self.direct(vrf), address);
+                let mut value = self.value(entry, address);
+                if value & DEEP != 0 {
+                    value = self.deep_value(self.deep(entry, value), address);
+                }
+                answer(value, default)
+            },
+        )
     }
 
     #[inline(always)]
@@ -170,24 +176,24 @@ impl<'t> Lookup<'t> {
             if vrfs.iter().fold(0, |differ, vrf| (vrf ^ first).max(differ)) == 0 {
                 let vrf = self.vrf(first);
                 let direct = self.direct(vrf);
-                self.resolve(|_| direct, || self.default(vrf), |default, _| *default, addresses, values);
+                settled(|| self.default(vrf), |&default| self.resolve(|_| direct, |_| default, addresses, values));
             } else {
                 let direct = |lane: usize| self.direct(self.vrf(vrfs[lane]));
-                let defaults = || vrfs.map(|vrf| self.default(self.vrf(vrf)));
-                self.resolve(direct, defaults, |defaults, lane| defaults[lane], addresses, values);
+                settled(
+                    || vrfs.map(|vrf| self.default(self.vrf(vrf))),
+                    |defaults| self.resolve(direct, |lane| defaults[lane], addresses, values),
+                );
             }
         }
         (vrfs_left, addresses_left, values_left)
     }
 
-    /// A batch in passes: each begins what the next one waits for. `defaults` reads the default
-    /// routes, and `default` takes a lane's out of what that read.
+    /// A batch in passes: each begins what the next one waits for.
     #[inline(always)]
-    fn resolve<const N: usize, D>(
+    fn resolve<const N: usize>(
         self,
         direct: impl Fn(usize) -> &'t Direct,
-        defaults: impl FnOnce() -> D,
-        default: impl Fn(&D, usize) -> u16,
+        default: impl Fn(usize) -> u32,
         addresses: &[u32; N],
         values: &mut [Option<Value>; N],
     ) {
@@ -199,13 +205,12 @@ impl<'t> Lookup<'t> {
                 self.prefetch(entries[lane]);
             }
         }
-        let defaults = defaults();
         // The lanes whose /24 has longer routes, as a mask, so that no branch asks each. Of these,
         // the values are the numbers of deep offsets for now.
         let mut deep = 0;
         for group in (0..N).step_by(GROUP) {
             let found = Found::of(|at| self.value(entries[group + at], addresses[group + at]));
-            let defaults = Found::of(|at| default(&defaults, group + at));
+            let defaults = Found::of(|at| default(group + at) as u16);
             deep |= u64::from(found.flags()) << group;
             values[group..group + GROUP].copy_from_slice(&found.or(defaults).values());
         }
@@ -214,7 +219,7 @@ impl<'t> Lookup<'t> {
             self.prefetch(entries[lane]);
         }
         for lane in lanes::<N>(deep) {
-            values[lane] = answer(self.deep_value(entries[lane], addresses[lane]), default(&defaults, lane));
+            values[lane] = answer(self.deep_value(entries[lane], addresses[lane]), default(lane));
         }
     }
 
@@ -275,9 +280,9 @@ impl<'t> Lookup<'t> {
     }
 
     #[inline(always)]
-    fn default(self, vrf: usize) -> u16 {
+    fn default(self, vrf: usize) -> u32 {
         // SAFETY: `vrf` is from `Lookup::vrf`: the first point.
-        unsafe { self.defaults.get_unchecked(vrf) }.load(Acquire)
+        read(unsafe { self.defaults.get_unchecked(vrf) })
     }
 
     /// # Safety
@@ -353,8 +358,8 @@ fn entry(direct: &Direct, address: u32) -> u32 {
 }
 
 #[inline(always)]
-fn answer(value: u16, default: u16) -> Option<Value> {
-    Value::in_entry(u32::from(if value == 0 { default } else { value }))
+fn answer(value: u16, default: u32) -> Option<Value> {
+    Value::in_entry(if value == 0 { default } else { u32::from(value) })
 }
 
 #[cfg(test)]

@@ -158,7 +158,7 @@ impl Writer4 {
             limit_bytes: arena.limit_bytes(),
             resident_bytes: arena.touched_bytes()
                 + self.routes.pages() * PAGE_CHUNKS * size_of::<AtomicU32>()
-                + size_of_val(&*table.defaults),
+                + size_of_val(table.defaults.all()),
         }
     }
 

@@ -38,6 +38,7 @@ use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64};
 use sys::Pages;
 
 use crate::arena::{Block, Memory};
+use crate::defaults::Defaults;
 
 pub use reader::Reader6;
 pub use writer::Writer6;
@@ -54,7 +55,7 @@ struct Table {
     short: Pages,
     /// The value of each VRF's /0, or zero, with [`SHORT`] where `short` is to be asked before;
     /// the last is of the empty VRF.
-    defaults: Box<[AtomicU16]>,
+    defaults: Defaults,
     memory: Memory,
 }
 
@@ -69,7 +70,7 @@ impl Table {
             direct: Pages::reserve(all * SLOTS * size_of::<AtomicU32>()).ok()?,
             octets: (0..all).map(|_| Octets::default()).collect(),
             short: Pages::reserve(all * SHORTS * size_of::<AtomicU32>()).ok()?,
-            defaults: (0..all).map(|_| AtomicU16::new(0)).collect(),
+            defaults: Defaults::new(all),
             memory,
         })
     }

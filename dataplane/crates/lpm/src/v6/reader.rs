@@ -9,6 +9,7 @@ use super::search::*;
 use super::*;
 use crate::Value;
 use crate::arena::MARGIN_WORDS;
+use crate::defaults::{read, settled};
 use crate::lanes::{Found, GROUP, lanes};
 
 /// An IPv6 table's reading side. Cheap to clone, one for each thread.
@@ -167,7 +168,7 @@ struct Lookup<'t> {
     octets: &'t [Octets],
     halves: &'t [AtomicU32],
     words: &'t [AtomicU64],
-    defaults: &'t [AtomicU16],
+    defaults: &'t [AtomicU32],
     shorts: &'t [AtomicU32],
 }
 
@@ -179,7 +180,7 @@ impl<'t> Lookup<'t> {
             octets: &table.octets,
             halves: table.memory.as_u32(),
             words: table.memory.words(),
-            defaults: &table.defaults,
+            defaults: table.defaults.all(),
             shorts: table.short.as_u32(),
         }
     }
@@ -187,9 +188,13 @@ impl<'t> Lookup<'t> {
     #[inline(always)]
     fn single<S: Search>(self, vrf: u16, address: u128) -> Option<Value> {
         let vrf = self.vrf(vrf);
-        let value = self.descend::<S>(self.start(vrf).entry(address), address);
-        // Behind the rest: a longer route that goes after a default route has come is never missed.
-        self.answer(vrf, self.default(vrf), address, value)
+        settled(
+            || self.default(vrf),
+            |&default| {
+                let value = self.descend::<S>(self.start(vrf).entry(address), address);
+                self.answer(vrf, default as u16, address, value)
+            },
+        )
     }
 
     /// From an entry on, one address alone.
@@ -233,28 +238,33 @@ impl<'t> Lookup<'t> {
         let (addresses, addresses_left) = addresses.as_chunks::<N>();
         let (values, values_left) = values.as_chunks_mut::<N>();
         for ((vrfs, addresses), values) in vrfs.iter().zip(addresses).zip(values) {
-            // Mostly all are in one VRF, and then a quarter of the work is done once. Default routes
-            // are read behind all else: see `single`.
+            // Mostly all are in one VRF, and then a quarter of the work is done once.
             let first = vrfs[0];
             if vrfs.iter().fold(0, |differ, vrf| differ | (vrf ^ first)) == 0 {
                 let vrf = self.vrf(first);
-                let found = self.resolve::<S, N>(Some(vrf), vrfs, addresses);
-                let default = self.default(vrf);
-                if default & SHORT == 0 {
-                    for (value, found) in values.iter_mut().zip(found) {
-                        *value = to_value(if found == 0 { default } else { found });
+                let look_up = |&default: &u32| {
+                    let found = self.resolve::<S, N>(Some(vrf), vrfs, addresses);
+                    let default = default as u16;
+                    if default & SHORT == 0 {
+                        for (value, found) in values.iter_mut().zip(found) {
+                            *value = to_value(if found == 0 { default } else { found });
+                        }
+                    } else {
+                        for lane in 0..N {
+                            values[lane] = self.answer(vrf, default, addresses[lane], found[lane]);
+                        }
                     }
-                } else {
-                    for lane in 0..N {
-                        values[lane] = self.answer(vrf, default, addresses[lane], found[lane]);
-                    }
-                }
+                };
+                settled(|| self.default(vrf), look_up);
             } else {
-                let found = self.resolve::<S, N>(None, vrfs, addresses);
-                for lane in 0..N {
-                    let vrf = self.vrf(vrfs[lane]);
-                    values[lane] = self.answer(vrf, self.default(vrf), addresses[lane], found[lane]);
-                }
+                let look_up = |defaults: &[u32; N]| {
+                    let found = self.resolve::<S, N>(None, vrfs, addresses);
+                    for lane in 0..N {
+                        let default = defaults[lane] as u16;
+                        values[lane] = self.answer(self.vrf(vrfs[lane]), default, addresses[lane], found[lane]);
+                    }
+                };
+                settled(|| vrfs.map(|vrf| self.default(self.vrf(vrf))), look_up);
             }
         }
         (vrfs_left, addresses_left, values_left)
@@ -418,10 +428,10 @@ impl<'t> Lookup<'t> {
     }
 
     #[inline(always)]
-    fn default(self, vrf: usize) -> u16 {
+    fn default(self, vrf: usize) -> u32 {
         debug_assert!(vrf < self.defaults.len());
         // SAFETY: `vrf` is from `Lookup::vrf`: the first point.
-        unsafe { self.defaults.get_unchecked(vrf) }.load(Acquire)
+        read(unsafe { self.defaults.get_unchecked(vrf) })
     }
 
     #[inline(always)]

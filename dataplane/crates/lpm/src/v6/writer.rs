@@ -103,9 +103,11 @@ impl Writer6 {
     /// readers have passed.
     pub fn remove_vrf(&mut self, vrf: u16) -> usize {
         let table = Arc::clone(&self.tree.blocks.table);
-        if let Some(default) = table.defaults[..usize::from(self.vrfs)].get(usize::from(vrf)) {
+        if vrf < self.vrfs {
             // Before the rest: an address must not fall to a default route that goes too.
-            if default.swap(0, Release) & SHORT != 0 {
+            let had_shorts = table.defaults.bits(vrf) & SHORT != 0;
+            table.defaults.set(vrf, 0);
+            if had_shorts {
                 for short in table.shorts(vrf) {
                     short.store(0, Release);
                 }
@@ -148,7 +150,7 @@ impl Writer6 {
             limit_bytes: arena.limit_bytes(),
             resident_bytes: arena.touched_bytes()
                 + self.tree.direct_bytes()
-                + size_of_val(&*table.defaults)
+                + size_of_val(table.defaults.all())
                 + size_of_val(&*table.octets),
         }
     }
@@ -182,9 +184,11 @@ impl Writer6 {
     fn publish_shorts(&self, vrf: u16) {
         let table = &self.tree.blocks.table;
         let Some(routes) = self.tree.routes.vrf(vrf) else { return };
-        let default = &table.defaults[usize::from(vrf)];
         let has_others = routes.has_shorts();
-        if has_others || default.load(Relaxed) & SHORT != 0 {
+        let bits = table.defaults.bits(vrf);
+        if has_others || bits & SHORT != 0 {
+            // Readers compare this alone, and it says that the others change.
+            table.defaults.set(vrf, bits);
             for (octet, short) in table.shorts(vrf).iter().enumerate() {
                 let value = u32::from(routes.short(octet));
                 if short.load(Relaxed) != value {
@@ -192,7 +196,7 @@ impl Writer6 {
                 }
             }
         }
-        default.store(routes.default() | if has_others { SHORT } else { 0 }, Release);
+        table.defaults.set(vrf, routes.default() | if has_others { SHORT } else { 0 });
     }
 
     fn roll_back(&mut self) {
