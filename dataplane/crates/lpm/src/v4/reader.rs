@@ -176,24 +176,42 @@ impl<'t> Lookup<'t> {
             if vrfs.iter().fold(0, |differ, vrf| (vrf ^ first).max(differ)) == 0 {
                 let vrf = self.vrf(first);
                 let direct = self.direct(vrf);
-                settled(|| self.default(vrf), |&default| self.resolve(|_| direct, |_| default, addresses, values));
+                let before = self.default(vrf);
+                self.resolve(|_| direct, || self.default(vrf), |default, _| *default, addresses, values);
+                if self.default(vrf) != before {
+                    self.again(vrfs, addresses, values);
+                }
             } else {
                 let direct = |lane: usize| self.direct(self.vrf(vrfs[lane]));
-                settled(
-                    || vrfs.map(|vrf| self.default(self.vrf(vrf))),
-                    |defaults| self.resolve(direct, |lane| defaults[lane], addresses, values),
-                );
+                let defaults = || vrfs.map(|vrf| self.default(self.vrf(vrf)));
+                let before = defaults();
+                self.resolve(direct, defaults, |defaults, lane| defaults[lane], addresses, values);
+                if defaults() != before {
+                    self.again(vrfs, addresses, values);
+                }
             }
         }
         (vrfs_left, addresses_left, values_left)
     }
 
-    /// A batch in passes: each begins what the next one waits for.
+    /// A batch during which a default route changed, one by one: see [`settled`]. As a loop around the batch, which the
+    /// compiler then arranges otherwise, it costs each lookup a third more.
+    #[cold]
+    #[inline(never)]
+    fn again<const N: usize>(self, vrfs: &[u16; N], addresses: &[u32; N], values: &mut [Option<Value>; N]) {
+        for lane in 0..N {
+            values[lane] = self.single(vrfs[lane], addresses[lane]);
+        }
+    }
+
+    /// A batch in passes: each begins what the next one waits for. `defaults` reads the default
+    /// routes, and `default` takes a lane's out of what that read.
     #[inline(always)]
-    fn resolve<const N: usize>(
+    fn resolve<const N: usize, D>(
         self,
         direct: impl Fn(usize) -> &'t Direct,
-        default: impl Fn(usize) -> u32,
+        defaults: impl FnOnce() -> D,
+        default: impl Fn(&D, usize) -> u32,
         addresses: &[u32; N],
         values: &mut [Option<Value>; N],
     ) {
@@ -205,12 +223,13 @@ impl<'t> Lookup<'t> {
                 self.prefetch(entries[lane]);
             }
         }
+        let defaults = defaults();
         // The lanes whose /24 has longer routes, as a mask, so that no branch asks each. Of these,
         // the values are the numbers of deep offsets for now.
         let mut deep = 0;
         for group in (0..N).step_by(GROUP) {
             let found = Found::of(|at| self.value(entries[group + at], addresses[group + at]));
-            let defaults = Found::of(|at| default(group + at) as u16);
+            let defaults = Found::of(|at| default(&defaults, group + at) as u16);
             deep |= u64::from(found.flags()) << group;
             values[group..group + GROUP].copy_from_slice(&found.or(defaults).values());
         }
@@ -219,7 +238,7 @@ impl<'t> Lookup<'t> {
             self.prefetch(entries[lane]);
         }
         for lane in lanes::<N>(deep) {
-            values[lane] = answer(self.deep_value(entries[lane], addresses[lane]), default(lane));
+            values[lane] = answer(self.deep_value(entries[lane], addresses[lane]), default(&defaults, lane));
         }
     }
 

@@ -242,32 +242,44 @@ impl<'t> Lookup<'t> {
             let first = vrfs[0];
             if vrfs.iter().fold(0, |differ, vrf| differ | (vrf ^ first)) == 0 {
                 let vrf = self.vrf(first);
-                let look_up = |&default: &u32| {
-                    let found = self.resolve::<S, N>(Some(vrf), vrfs, addresses);
-                    let default = default as u16;
-                    if default & SHORT == 0 {
-                        for (value, found) in values.iter_mut().zip(found) {
-                            *value = to_value(if found == 0 { default } else { found });
-                        }
-                    } else {
-                        for lane in 0..N {
-                            values[lane] = self.answer(vrf, default, addresses[lane], found[lane]);
-                        }
+                let before = self.default(vrf);
+                let found = self.resolve::<S, N>(Some(vrf), vrfs, addresses);
+                let default = before as u16;
+                if default & SHORT == 0 {
+                    for (value, found) in values.iter_mut().zip(found) {
+                        *value = to_value(if found == 0 { default } else { found });
                     }
-                };
-                settled(|| self.default(vrf), look_up);
-            } else {
-                let look_up = |defaults: &[u32; N]| {
-                    let found = self.resolve::<S, N>(None, vrfs, addresses);
+                } else {
                     for lane in 0..N {
-                        let default = defaults[lane] as u16;
-                        values[lane] = self.answer(self.vrf(vrfs[lane]), default, addresses[lane], found[lane]);
+                        values[lane] = self.answer(vrf, default, addresses[lane], found[lane]);
                     }
-                };
-                settled(|| vrfs.map(|vrf| self.default(self.vrf(vrf))), look_up);
+                }
+                if self.default(vrf) != before {
+                    self.again::<S, N>(vrfs, addresses, values);
+                }
+            } else {
+                let defaults = || vrfs.map(|vrf| self.default(self.vrf(vrf)));
+                let before = defaults();
+                let found = self.resolve::<S, N>(None, vrfs, addresses);
+                for lane in 0..N {
+                    let default = before[lane] as u16;
+                    values[lane] = self.answer(self.vrf(vrfs[lane]), default, addresses[lane], found[lane]);
+                }
+                if defaults() != before {
+                    self.again::<S, N>(vrfs, addresses, values);
+                }
             }
         }
         (vrfs_left, addresses_left, values_left)
+    }
+
+    /// A batch during which a default route changed, one by one: see [`settled`].
+    #[cold]
+    #[inline(never)]
+    fn again<S: Search, const N: usize>(self, vrfs: &[u16; N], addresses: &[u128; N], values: &mut [Option<Value>; N]) {
+        for lane in 0..N {
+            values[lane] = self.single::<S>(vrfs[lane], addresses[lane]);
+        }
     }
 
     /// A batch, the short routes apart, in passes: each begins what the next one waits for. Which
