@@ -4,7 +4,7 @@
 //! table of its own, whatever the number of rules, and answers with a *row*: a bit for each rule that does not mind.
 //! The lowest bit that is set in all rows is the first rule met (Lakshman and Stiliadis, SIGCOMM 1998). A row has
 //! groups of 256 bits, and a summary says which of them are not empty, so a thousand rules are four steps at most. Each
-//! list has groups of its own: what is looked up is looked up once for all.
+//! list has groups of its own: what is looked up is looked up once for all. Short lists share a group, and one step.
 //!
 //! Way in, protocol, DSCP and ports take few different rows, and all their combinations are made beforehand (Gupta and
 //! McKeown, SIGCOMM 1999). Where those would be too many, each has its row at run time.
@@ -19,7 +19,7 @@ use super::{Port, PortKind};
 use crate::packet::{Batch, Family, Packet, PortId, Traits, TunnelId, Vrf};
 use ipnet::IpNet;
 use lpm::{Reader4, Reader6, TableError, Value};
-use rows::{Fold, PortClasses, Rows};
+use rows::{Fold, Group, PortClasses, Rows};
 use std::ops::RangeInclusive;
 use wire::{Udp, protocol};
 
@@ -115,10 +115,10 @@ pub struct Filter {
 /// What rules say of packets of one family.
 #[derive(Clone, Debug)]
 struct Side<R> {
-    /// The rules that such a packet may meet, by their places in their lists: bits of a row, in order.
+    /// The rules that such a packet may meet, by their places in their lists: bits of a row, in order, and of the bit behind
+    /// a group that is alone, none.
     rules: Box<[u16]>,
-    /// Groups of each list: bits of a summary.
-    lists: [u64; LISTS],
+    lists: Lists,
     /// `None` where no rule asks for it.
     sources: Option<R>,
     source_rows: Rows,
@@ -131,6 +131,15 @@ struct Side<R> {
     source_ports: PortClasses,
     destination_ports: PortClasses,
     rest: Rest,
+}
+
+/// Which bits of a row are whose.
+#[derive(Clone, Debug)]
+enum Lists {
+    /// All share one group, by words: the bits of each.
+    Words([Group; LISTS]),
+    /// Each has groups of its own: bits of a summary.
+    Groups([u64; LISTS]),
 }
 
 /// What is asked for beside addresses.
@@ -296,12 +305,12 @@ impl<R> Side<R> {
             Some((from, to)) => (self.source_ports.class(from), self.destination_ports.class(to)),
             None => (self.source_ports.none(), self.destination_ports.none()),
         };
-        let addresses = [self.source_rows.row(source), self.destination_rows.row(destination)];
+        let addresses = [(&self.source_rows, source), (&self.destination_rows, destination)];
         match &self.rest {
             Rest::Folded { ways, dscps, ports, all, rows } => {
                 let class = all.class(dscps.class(ways.class(way, protocol), dscp), ports.class(from, to));
                 let [source, destination] = addresses;
-                self.met([source, destination, rows.row(class)])
+                self.met([source, destination, (rows, class)])
             }
             Rest::Apart(rest) => self.first_apart(addresses, rest, [way, protocol, dscp, from, to]),
         }
@@ -310,21 +319,31 @@ impl<R> Side<R> {
     #[cold]
     fn first_apart<const N: usize>(
         &self,
-        addresses: [rows::Row<'_>; 2],
+        addresses: [(&Rows, u16); 2],
         rest: &[Rows; 5],
         classes: [u16; 5],
     ) -> [u16; N] {
         let [source, destination] = addresses;
-        let [way, protocol, dscp, from, to] = std::array::from_fn(|at| rest[at].row(classes[at]));
+        let [way, protocol, dscp, from, to] = std::array::from_fn(|at| (&rest[at], classes[at]));
         self.met([source, destination, way, protocol, dscp, from, to])
     }
 
-    /// By the lowest bits that all rows have.
+    /// By the lowest bits that all rows have, of which these are the classes.
     #[inline(always)]
-    fn met<const N: usize, const ROWS: usize>(&self, rows: [rows::Row<'_>; ROWS]) -> [u16; N] {
+    fn met<const N: usize, const ROWS: usize>(&self, rows: [(&Rows, u16); ROWS]) -> [u16; N] {
         const { assert!(N <= LISTS) };
-        let first = |list: usize| rows::first(&rows, self.lists[list]).map_or(Filter::NONE, |bit| self.rules[bit]);
-        std::array::from_fn(first)
+        match &self.lists {
+            Lists::Words(lists) => {
+                let all = rows.iter().fold([u64::MAX; 4], |all, (rows, class)| rows::both(&all, rows.only(*class)));
+                // Whether a list has one that is met is anybody's guess too.
+                std::array::from_fn(|list| self.rules[rows::lowest(&rows::both(&all, &lists[list]))])
+            }
+            Lists::Groups(lists) => {
+                let rows = rows.map(|(rows, class)| rows.row(class));
+                let first = |list: usize| rows::first(&rows, lists[list]).map_or(Filter::NONE, |bit| self.rules[bit]);
+                std::array::from_fn(first)
+            }
+        }
     }
 }
 

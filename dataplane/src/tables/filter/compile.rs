@@ -1,7 +1,7 @@
 //! From rules to rows: once for each change of the configuration, so cost counts little and bounds much.
 
-use super::rows::{Fold, GROUP, Group, PortClasses, Rows};
-use super::{CNP, Family, Filter, LISTS, Match, Rest, Side, WayIn};
+use super::rows::{self, Fold, GROUP, Group, PortClasses, Rows, WORD};
+use super::{CNP, Family, Filter, LISTS, Lists, Match, Rest, Side, WayIn};
 use ipnet::IpNet;
 use lpm::{Limits, Prefix4, Prefix6, Reader4, Reader6, TableError, Value, Writer4, Writer6};
 use std::collections::{BTreeMap, HashMap};
@@ -56,22 +56,29 @@ const LIMITS: Limits = Limits { vrfs: 1, bytes: 64 << 20 };
 /// The rules as packets of one family meet them.
 pub fn side<R: Classes>(lists: &[Vec<Match>; LISTS], ways: &[WayIn], family: Family) -> Result<Side<R>, TableError> {
     let of_family = |prefixes: &[IpNet]| prefixes.is_empty() || prefixes.iter().any(|net| is_of(*net, family));
-    let (mut numbers, mut rules, mut groups) = (Vec::new(), Vec::new(), [0; LISTS]);
-    for (list, groups) in lists.iter().zip(&mut groups) {
-        let first = numbers.len() / GROUP;
-        let numbered = (0..).zip(list);
-        let numbered = numbered.filter(|(_, rule)| of_family(&rule.sources) && of_family(&rule.destinations));
-        for (number, rule) in numbered {
+    let may_meet = |rule: &Match| of_family(&rule.sources) && of_family(&rule.destinations);
+    let words = lists.iter().map(|list| list.iter().filter(|rule| may_meet(rule)).count().div_ceil(WORD));
+    let unit = if words.sum::<usize>() <= GROUP / WORD { WORD } else { GROUP };
+    let (mut numbers, mut rules, mut spans) = (Vec::new(), Vec::new(), [const { 0..0 }; LISTS]);
+    for (list, span) in lists.iter().zip(&mut spans) {
+        let first = numbers.len() / unit;
+        for (number, rule) in (0..).zip(list).filter(|(_, rule)| may_meet(rule)) {
             numbers.push(number);
             rules.push(Some(rule));
         }
-        // A list ends with its group: a place without a rule is one that no packet meets.
-        let end = numbers.len().next_multiple_of(GROUP);
+        // A list ends with its words or groups: a place without a rule is one that no packet meets.
+        let end = numbers.len().next_multiple_of(unit);
         numbers.resize(end, Filter::NONE);
         rules.resize(end, None);
         assert!(end <= Rows::MOST, "the configuration has a lower limit");
-        *groups = (first..end / GROUP).fold(0, |groups, at| groups | 1 << at);
+        *span = first..end / unit;
     }
+    let lists = if unit == WORD {
+        numbers.resize(GROUP + 1, Filter::NONE);
+        Lists::Words(spans.map(|span| std::array::from_fn(|word| if span.contains(&word) { u64::MAX } else { 0 })))
+    } else {
+        Lists::Groups(spans.map(|span| span.fold(0, |groups, at| groups | 1 << at)))
+    };
     let (sources, source_rows) = addresses(&rules, family, |rule| &rule.sources)?;
     let (destinations, destination_rows) = addresses(&rules, family, |rule| &rule.destinations)?;
 
@@ -91,7 +98,7 @@ pub fn side<R: Classes>(lists: &[Vec<Match>; LISTS], ways: &[WayIn], family: Fam
     let rest = folded(&rest, rules.len()).unwrap_or_else(|| Rest::Apart(Box::new(rest)));
     Ok(Side {
         rules: numbers.into(),
-        lists: groups,
+        lists,
         sources,
         source_rows,
         destinations,
@@ -143,8 +150,7 @@ fn set(row: &mut [Group], bit: usize) {
 }
 
 fn both(one: &[Group], other: &[Group]) -> Vec<Group> {
-    let pairs = one.iter().zip(other);
-    pairs.map(|(one, other)| std::array::from_fn(|word| one[word] & other[word])).collect()
+    one.iter().zip(other).map(|(one, other)| rows::both(one, other)).collect()
 }
 
 /// Gives each distinct row one class.

@@ -1,7 +1,9 @@
 //! Rows of bits, and the tables that say which row is a packet's.
 
 /// Bits that are looked at in one step.
-pub const GROUP: usize = 256;
+pub const GROUP: usize = 4 * WORD;
+/// Bits of a word.
+pub const WORD: usize = 64;
 
 /// Some bits of a row.
 pub type Group = [u64; 4];
@@ -44,6 +46,12 @@ impl Rows {
         Row { summary: self.summaries[at], groups: &self.groups[at * self.width..][..self.width] }
     }
 
+    /// The row of a class where rows have one group.
+    #[inline(always)]
+    pub fn only(&self, class: u16) -> &Group {
+        &self.groups[usize::from(class)]
+    }
+
     /// How many rows there are.
     pub fn len(&self) -> usize {
         self.summaries.len()
@@ -61,17 +69,28 @@ pub fn first<const N: usize>(rows: &[Row<'_>; N], groups: u64) -> Option<usize> 
     let mut candidates = rows.iter().fold(groups, |all, row| all & row.summary);
     while candidates != 0 {
         let at = candidates.trailing_zeros() as usize;
-        let words: Group =
-            std::array::from_fn(|word| rows.iter().fold(u64::MAX, |all, row| all & row.groups[at][word]));
+        let words = rows.iter().fold([u64::MAX; 4], |all, row| both(&all, &row.groups[at]));
         if words[0] | words[1] | words[2] | words[3] != 0 {
-            // Which word is anybody's guess: this way there is nothing to be guessed wrong.
-            let half = 2 * usize::from(words[0] | words[1] == 0);
-            let word = half + usize::from(words[half] == 0);
-            return Some(at * GROUP + word * 64 + words[word].trailing_zeros() as usize);
+            return Some(at * GROUP + lowest(&words));
         }
         candidates &= candidates - 1;
     }
     None
+}
+
+/// The bits that both have.
+#[inline(always)]
+pub fn both(one: &Group, other: &Group) -> Group {
+    std::array::from_fn(|word| one[word] & other[word])
+}
+
+/// The lowest bit of a group; [`GROUP`] if it has none.
+#[inline(always)]
+pub fn lowest(words: &Group) -> usize {
+    // Which word is anybody's guess: this way there is nothing to be guessed wrong.
+    let half = 2 * usize::from(words[0] | words[1] == 0);
+    let word = half + usize::from(words[half] == 0);
+    word * 64 + words[word].trailing_zeros() as usize
 }
 
 /// A pair of classes to the class of both.

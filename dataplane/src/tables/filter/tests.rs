@@ -226,10 +226,14 @@ fn sent() -> impl Strategy<Value = Sent> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Few rules and many, so that a list has several groups.
+    /// Few rules and many, so that lists share a group, or have several each.
     #[test]
     fn finds_the_first_rule_of_each_list_that_a_scan_finds(
-        lists in prop::array::uniform3(prop_oneof![3 => vec(rule(), 0..12), 1 => vec(rule(), 250..600)]),
+        lists in prop::array::uniform3(prop_oneof![
+            4 => vec(rule(), 0..12),
+            2 => vec(rule(), 60..130),
+            1 => vec(rule(), 250..600),
+        ]),
         packets in vec(sent(), 1..60),
     ) {
         let filter = Filter::new(&lists, &ways()).expect("there is memory");
@@ -237,6 +241,43 @@ proptest! {
         for (packet, found) in packets.iter().zip(found_by(&filter, &frames)) {
             let expected = lists.each_ref().map(|rules| rules.iter().position(|rule| meets(rule, packet)));
             prop_assert_eq!(found, expected, "{:?}", packet);
+        }
+    }
+}
+
+/// Lists that share a group, fill it, and are a rule too long for it: each rule is found at its place, and no other.
+#[test]
+fn each_rule_is_found_wherever_its_bit_lies() {
+    let rule = |port: u16| Match { protocols: vec![17], destination_ports: vec![port..=port], ..Match::default() };
+    let [source, destination] = [[10, 0, 0, 1], [10, 0, 0, 2]].map(IpAddr::from);
+    for (lengths, shared) in [
+        ([1, 1, 1], true),
+        ([64, 64, 128], true),
+        ([65, 64, 64], true),
+        ([0, 0, 256], true),
+        ([256, 0, 0], true),
+        ([65, 64, 65], false),
+        ([257, 0, 1], false),
+        ([192, 64, 1], false),
+    ] {
+        let lists = lengths.map(|length| (0..length).map(rule).collect::<Vec<_>>());
+        let filter = Filter::new(&lists, &ways()).expect("there is memory");
+        assert_eq!(matches!(filter.v4.lists, Lists::Words(_)), shared, "{lengths:?}");
+        let sent = |port| Sent {
+            way: 0,
+            source,
+            destination,
+            protocol: 17,
+            ports: (1, port),
+            dscp: 0,
+            later_fragment: false,
+            first_octet: 0,
+        };
+        let frames: Vec<_> = (0..260).map(|port| (0, ip(&sent(port)))).collect();
+        let found = frames.chunks(Batch::SIZE).flat_map(|frames| found_by(&filter, frames));
+        for (port, found) in (0..).zip(found) {
+            let expected = lengths.map(|length| (port < length).then_some(usize::from(port)));
+            assert_eq!(found, expected, "port {port} of {lengths:?}");
         }
     }
 }
