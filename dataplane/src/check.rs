@@ -253,6 +253,7 @@ impl RateReport {
             rate: limit.rate.map(Rate::bits),
             packets: limit.packets.map(PacketRate::packets),
             guaranteed: None,
+            guaranteed_from: None,
         };
         let via = config
             .tenants
