@@ -83,7 +83,8 @@ fn assert_shown(gateway: &Penstock, form: Form, end: End) {
     let kind = row["type"].as_str().expect("a type");
     let identifier = row["id"].as_u64().map_or_else(|| "-".into(), |id| id.to_string());
     let mtu = (MTU - form.overhead).to_string();
-    let words = format!("{TUNNEL} {kind} {identifier} {inner} {local} {remote} default {mtu} ready");
+    let mac = row["mac"].as_str().unwrap_or("-");
+    let words = format!("{TUNNEL} {kind} {identifier} {inner} {local} {remote} {mac} default {mtu} ready");
     assert!(line.split_whitespace().collect::<Vec<_>>().join(" ").starts_with(&words), "{words}:\n{table}");
 }
 
