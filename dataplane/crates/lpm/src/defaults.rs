@@ -55,3 +55,28 @@ pub(crate) fn settled<D: PartialEq, R>(read: impl Fn() -> D, mut look_up: impl F
         before = after;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lookup_in_which_a_default_route_changes_begins_again_though_it_is_the_same_again() {
+        let defaults = Defaults::new(2);
+        defaults.set(1, 7);
+        let mut times = 0;
+        let default = &defaults.all()[1];
+        let found = settled(
+            || read(default),
+            |default| {
+                times += 1;
+                if times < 3 {
+                    defaults.set(1, 8);
+                    defaults.set(1, 7);
+                }
+                (times, *default as u16)
+            },
+        );
+        assert_eq!(found, (3, 7));
+    }
+}
