@@ -96,6 +96,9 @@ pub enum FaultKind {
         /// What it expected.
         message: String,
     },
+    /// A tenant that all packets are of, so that those behind it and `default` have none.
+    #[error("match: is empty, so that all packets meet it; legal: {}, or [tenant.default]", ValueError::TenantMatch)]
+    EmptyMatch,
     /// A key or a table that is there already.
     #[error("{key}: a second time in its table; legal: once")]
     DuplicateKey {

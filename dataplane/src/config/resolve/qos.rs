@@ -123,7 +123,12 @@ impl Resolver<'_> {
                     destination: &it.destination,
                     ..Asked::default()
                 };
-                self.matches(&asked, config)
+                let faults = self.faults.len();
+                let matches = self.matches(&asked, config);
+                if matches == Match::default() && self.faults.len() == faults {
+                    self.faults.push((start(given), FaultKind::EmptyMatch));
+                }
+                matches
             }
             None if is_default => Match::default(),
             None => {

@@ -113,6 +113,11 @@ fn tenants_and_what_they_are_promised() {
         ],
     );
     wrong(
+        "[tenant.a]\nmatch = {}\n",
+        &["2:9: match: is empty, so that all packets meet it; legal: a table such as { vrf = \"research\" }, of vrf, \
+             interface, tunnel, source, destination, or [tenant.default]"],
+    );
+    wrong(
         "[tenant.default]\nmatch = {}\n",
         &["2:9: match: tenant \"default\" has what no other tenant matches; legal: no match"],
     );
