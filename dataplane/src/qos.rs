@@ -160,17 +160,14 @@ impl Shaper {
     fn enqueue_shaped(&mut self, batch: &mut Batch, exits: &mut Exits, now: Time) -> bool {
         let Some(port) = batch.iter().next().map(|packet| packet.egress) else { return true };
         let Some(Queue::Shaped(scheduler)) = self.queues.get_mut(port.index()) else { return false };
-        let mut others = false;
-        for packet in batch.iter() {
-            scheduler.prefetch(packet);
-            others |= (packet.egress != port) | (packet.class.numbering() != self.numbers.now);
-        }
-        if others {
+        if batch.len() > Batch::SIZE {
             return false;
         }
+        let foreign = |packet: &Packet| (packet.egress != port) | (packet.class.numbering() != self.numbers.now);
+        let Some(arrivals) = scheduler.expect(batch.iter(), foreign) else { return false };
         let before = scheduler.len();
         let refuse = |packet| exits.push(packet, Exit::Drop(DropReason::QueueFull));
-        scheduler.enqueue(batch.drain(), &mut self.store, now, refuse);
+        scheduler.enqueue(batch.drain(), &arrivals, &mut self.store, now, refuse);
         self.waiting += scheduler.len() - before;
         true
     }

@@ -1,7 +1,7 @@
 //! What happens to the queues beside the packets' way: changed, emptied, looked at.
 
 use super::delays::Histogram;
-use super::leaf::{GREEN, Leaf, Signals, State, YELLOW};
+use super::leaf::{GREEN, Leaf, Record, State, YELLOW};
 use super::numbers::Renumbering;
 use super::ring::Ring;
 use super::spec::{Spec, SpecError};
@@ -198,41 +198,33 @@ impl Scheduler {
 
     fn inherit_leaf(&mut self, to: usize, old: &Scheduler, from: usize) {
         for class in 0..Class::COUNT {
-            let old = &old.leaves[from].queues[class];
+            let before = &old.leaves[from].queues[class];
             let queue = &mut self.leaves[to].queues[class];
-            let marked = u64::from(queue.codel.marked) + u64::from(old.codel.marked);
-            (queue.codel, queue.due) = (old.codel, queue.due.max(old.due));
-            queue.codel.marked = marked as u16;
-            self.signals[to * Class::COUNT + class].marked += marked >> 16 << 16;
-            queue.sent_packets += old.sent_packets;
-            queue.sent_octets += old.sent_octets;
+            queue.due = queue.due.max(before.due);
+            let record = &mut self.records[to * Class::COUNT + class];
+            let was = old.records[from * Class::COUNT + class].with(before.sent);
+            *record = Record { codel: was.codel, ..record.and(&was) };
         }
-        let of = |leaf: usize| leaf * Class::COUNT..(leaf + 1) * Class::COUNT;
-        for (counts, old) in self.signals[of(to)].iter_mut().zip(&old.signals[of(from)]) {
-            counts.marked += old.marked;
-            counts.dropped += old.dropped;
-            counts.refused += old.refused;
-        }
+        self.leaves[to].uneasy |= old.leaves[from].uneasy;
         self.inherit_bound(to as u32, old, from as u32);
     }
 
     /// What one tenant sends by one way; `None` if that has had no packets.
     fn report_leaf(&self, at: usize) -> Option<LeafReport> {
         let leaf = &self.leaves[at];
-        let queues = &leaf.queues;
-        let signals = &self.signals[at * Class::COUNT..][..Class::COUNT];
-        let sent = queues.iter().any(|queue| queue.sent_packets != 0);
-        (sent || leaf.mask != 0 || signals.iter().any(|counts| *counts != Signals::default())).then(|| LeafReport {
+        let record = |class: usize| self.records[at * Class::COUNT + class].with(leaf.queues[class].sent);
+        let records: [Record; Class::COUNT] = std::array::from_fn(record);
+        (leaf.mask != 0 || records.iter().any(|record| !record.is_empty())).then(|| LeafReport {
             tenant: TenantId(leaf.tenant),
             tunnel: leaf.way.checked_sub(1).map(TunnelId),
             throttled: matches!(leaf.state, State::Parked | State::Bound) || self.ways[usize::from(leaf.way)].is_shut,
             classes: std::array::from_fn(|class| ClassReport {
-                sent_packets: queues[class].sent_packets,
-                sent_octets: queues[class].sent_octets,
-                queue_octets: queues[class].queue.octets().into(),
-                marked: signals[class].marked + u64::from(queues[class].codel.marked),
-                dropped: signals[class].dropped,
-                refused: signals[class].refused,
+                sent_packets: records[class].sent_packets,
+                sent_octets: records[class].sent_octets,
+                queue_octets: leaf.queues[class].queue.octets().into(),
+                marked: records[class].marked,
+                dropped: records[class].dropped,
+                refused: records[class].refused,
             }),
         })
     }
@@ -242,7 +234,7 @@ impl Scheduler {
         let class = |at: usize| Class::new(at as u8).unwrap_or_default();
         PortReport {
             port: self.port.port,
-            waiting: self.waiting,
+            waiting: self.len(),
             leaves: Vec::new(),
             delays_ns: std::array::from_fn(|at| [0.5, 0.99, 0.999].map(|share| self.delays.quantile(class(at), share))),
             delays: std::array::from_fn(|at| self.delays.histogram(class(at))),

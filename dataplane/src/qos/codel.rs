@@ -14,8 +14,6 @@ pub struct State {
     count: u32,
     /// Those of the spell before, or'ed with `SIGNALLING`.
     last: u16,
-    /// The lower bits of how many packets the queue has marked, whoever said so: here there is room for them.
-    pub marked: u16,
 }
 
 /// The queue is in a spell of signals.
@@ -31,14 +29,13 @@ impl State {
         self.last &= !SIGNALLING;
     }
 
-    /// Whether the packet that leaves now carries a signal. `left` are the octets behind it.
+    /// Whether the packet that leaves now carries a signal.
     #[inline(always)]
-    pub fn signals(&mut self, codel: &Codel, delay: u64, left: u32, now: Time) -> bool {
-        if delay < u64::from(codel.target_ns) || left <= MTU {
+    pub fn signals(&mut self, codel: &Codel, is_above: bool, now: Time) -> bool {
+        if !is_above {
             self.calm();
-            return false;
         }
-        self.above(codel, now.0)
+        is_above && self.above(codel, now.0)
     }
 
     fn above(&mut self, codel: &Codel, now: u64) -> bool {
@@ -67,6 +64,12 @@ impl State {
     }
 }
 
+/// Whether a packet's delay is above the target. `left` are the octets behind it.
+#[inline(always)]
+pub fn is_above(codel: &Codel, delay: u64, left: u32) -> bool {
+    (delay >= u64::from(codel.target_ns)) & (left > MTU)
+}
+
 /// The interval divided by the square root of `count`, in 2⁻¹⁶ of it.
 fn step(interval: u64, count: u32) -> u64 {
     (interval * ((1_u64 << 32) / u64::from(count.max(1))).isqrt()) >> 16
@@ -80,7 +83,9 @@ mod tests {
 
     /// When a queue with this delay carries signals, if a packet leaves every millisecond for a second.
     fn signals(state: &mut State, start_ms: u64, delay: u64, left: u32) -> Vec<u64> {
-        (start_ms..start_ms + 1_000).filter(|ms| state.signals(&CODEL, delay, left, Time(ms * 1_000_000))).collect()
+        (start_ms..start_ms + 1_000)
+            .filter(|ms| state.signals(&CODEL, is_above(&CODEL, delay, left), Time(ms * 1_000_000)))
+            .collect()
     }
 
     #[test]
@@ -111,7 +116,7 @@ mod tests {
     fn a_spell_soon_after_another_does_not_start_from_one() {
         let mut state = State::default();
         let first = signals(&mut state, 1, 6_000_000, 9_000);
-        assert!(!state.signals(&CODEL, 0, 9_000, Time(1_001_000_000)));
+        assert!(!state.signals(&CODEL, is_above(&CODEL, 0, 9_000), Time(1_001_000_000)));
         let second = signals(&mut state, 1_002, 6_000_000, 9_000);
         assert!(second.len() > first.len(), "{} after {}", second.len(), first.len());
     }

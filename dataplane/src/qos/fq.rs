@@ -161,23 +161,22 @@ impl Flows {
     }
 
     /// Takes out the class's next packet, if it has at most `room` chunks: with the octets behind it, and what says when
-    /// its queue signals. `common` is the common queue, and the sum of all.
+    /// the flow's queue signals, if it has one of its own. `common` is the common queue, and the sum of all.
     #[inline]
-    pub fn take<'a>(
-        &'a mut self,
+    pub fn take(
+        &mut self,
         lists: &mut FlowLists,
         common: &mut Queue,
-        codel: &'a mut codel::State,
         store: &mut Store,
         room: usize,
-    ) -> (Option<Taken>, u32, &'a mut codel::State) {
+    ) -> (Option<Taken>, u32, Option<&mut codel::State>) {
         let Some(place) = self.turn(lists, common) else {
             let taken = store.unlink(common, room);
             if let Some(Taken { size, .. }) = &taken {
                 lists.common = true;
                 lists.ahead = lists.ahead.saturating_sub(size.chunks());
             }
-            return (taken, common.octets(), codel);
+            return (taken, common.octets(), None);
         };
         let flow = &mut self.flows[place as usize];
         let taken = store.unlink(&mut flow.queue, room);
@@ -186,7 +185,7 @@ impl Flows {
             flow.deficit -= size.octets() as i32;
             lists.common = false;
         }
-        (taken, flow.queue.octets(), &mut flow.codel)
+        (taken, flow.queue.octets(), Some(&mut flow.codel))
     }
 
     /// Asks for the memory of the flow that is likely to be next.

@@ -27,7 +27,7 @@ pub const GREEN: usize = 0;
 /// The list of a port's ways with leaves that may send.
 pub const YELLOW: usize = 1;
 
-/// The packets of one tenant for one way out: a line of memory, and one for each class.
+/// The packets of one tenant for one way out: a line of memory, and half a line for each class.
 #[repr(C, align(64))]
 #[derive(Clone, Debug)]
 pub struct Leaf {
@@ -55,6 +55,8 @@ pub struct Leaf {
     pub in_yellow: bool,
     /// Classes whose packets have flow queues: a few need none.
     pub flowing: u8,
+    /// Classes whose queue is not calm: see [`Record::codel`].
+    pub uneasy: u8,
     /// What each class may still send in its turn, in units of four octets.
     pub deficits: [i16; Class::COUNT],
     /// By class.
@@ -83,7 +85,8 @@ impl Turn {
     }
 }
 
-const _: () = assert!(size_of::<Leaf>() == 576 && size_of::<ClassQueue>() == 64 && size_of::<Tenant>() == 128);
+const _: () = assert!(size_of::<Leaf>() == 320 && size_of::<ClassQueue>() == 32 && size_of::<Tenant>() == 128);
+const _: () = assert!(size_of::<Record>() == 64);
 
 impl Leaf {
     /// Without packets.
@@ -101,37 +104,97 @@ impl Leaf {
             in_green: false,
             in_yellow: false,
             flowing: 0,
+            uneasy: 0,
             deficits: [0; Class::COUNT],
             queues: [ClassQueue::default(); Class::COUNT],
         }
     }
 }
 
-/// One class of a leaf: a line of memory.
-#[repr(align(64))]
+/// One class of a leaf: what each of its packets touches, in half a line of memory.
+#[repr(align(32))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ClassQueue {
     /// Its packets; of a class with flow queues those without a place, and the sum of all.
     pub queue: Queue,
-    /// When it signals.
-    pub codel: codel::State,
     /// A strict class: when what it has sent would have left at its limit, in 1/256 ns.
     pub due: u64,
-    /// Packets sent.
-    pub sent_packets: u64,
-    /// Octets of them, outer headers included.
-    pub sent_octets: u64,
+    /// What was sent lately.
+    pub sent: Lately,
 }
 
-/// What became of packets of one class of a leaf that were not just sent: apart from its line, because few are.
+/// The lower bits of counters that change with each packet. They go to the [`Record`] before they overflow.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Lately {
+    octets: u32,
+    packets: u16,
+    marked: u16,
+}
+
+impl Lately {
+    /// A packet was sent, of so many octets; whether it is time to record.
+    #[inline(always)]
+    pub const fn count(&mut self, octets: u32) -> bool {
+        self.octets += octets;
+        self.packets += 1;
+        (self.packets == u16::MAX) | (self.octets >= 1 << 31)
+    }
+
+    /// It was marked. No more are than were sent.
+    #[inline(always)]
+    pub const fn count_mark(&mut self) {
+        self.marked += 1;
+    }
+}
+
+/// One class of a leaf: what few packets touch, each a line of memory.
+#[repr(align(64))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Signals {
-    /// Packets marked: all but the lower 16 bits, which change often and are where the queue is.
+pub struct Record {
+    /// When it signals, if it has no flow queues.
+    pub codel: codel::State,
+    /// Packets sent, but for those of [`Lately`].
+    pub sent_packets: u64,
+    /// Octets of them, outer headers included; likewise.
+    pub sent_octets: u64,
+    /// Packets of them that were marked; likewise.
     pub marked: u64,
     /// Packets dropped early, in place of a mark.
     pub dropped: u64,
     /// Packets for which the buffer had no room.
     pub refused: u64,
+}
+
+impl Record {
+    /// And what was counted lately.
+    #[must_use]
+    pub fn with(self, lately: Lately) -> Self {
+        let Lately { octets, packets, marked } = lately;
+        Self {
+            sent_packets: self.sent_packets + u64::from(packets),
+            sent_octets: self.sent_octets + u64::from(octets),
+            marked: self.marked + u64::from(marked),
+            ..self
+        }
+    }
+
+    /// What it counted, and another did before a change.
+    #[must_use]
+    pub const fn and(self, other: &Self) -> Self {
+        Self {
+            codel: self.codel,
+            sent_packets: self.sent_packets + other.sent_packets,
+            sent_octets: self.sent_octets + other.sent_octets,
+            marked: self.marked + other.marked,
+            dropped: self.dropped + other.dropped,
+            refused: self.refused + other.refused,
+        }
+    }
+
+    /// Whether there is nothing to tell.
+    pub fn is_empty(&self) -> bool {
+        *self == Self { codel: self.codel, ..Self::default() }
+    }
 }
 
 /// A tenant on one port: two lines of memory.
@@ -371,4 +434,25 @@ impl Account {
 pub const fn wire_octets(size: Size) -> u32 {
     let octets = size.octets() + 38;
     if octets < 84 { 84 } else { octets }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_counted_lately_is_recorded_before_it_overflows() {
+        let (mut lately, mut record, mut octets) = (Lately::default(), Record::default(), 0);
+        for packets in 1..=200_000_u64 {
+            // The longest, then short ones.
+            let size = if packets < 60_000 { 0x1_ffff } else { 64 };
+            octets += u64::from(size);
+            lately.count_mark();
+            if lately.count(size) {
+                record = record.with(std::mem::take(&mut lately));
+            }
+            let Record { sent_packets, sent_octets, marked, .. } = record.with(lately);
+            assert_eq!((sent_packets, sent_octets, marked), (packets, octets, packets));
+        }
+    }
 }

@@ -14,6 +14,7 @@
 //! Turns are of octets, not of packets: green ones in proportion to the guarantee, the others to the weight. Ways take turns of
 //! the length of all their leaves' turns: a tenant's share of a port does not depend on how many others use the same tunnel.
 
+mod arrival;
 mod departure;
 mod eligible;
 mod outstanding;
@@ -23,13 +24,13 @@ pub use outstanding::Room;
 use super::bucket::{Bucket, Caps};
 use super::delays::Delays;
 use super::fq::{FlowLists, Flows};
-use super::leaf::{ClassQueue, Discipline, GREEN, Leaf, QUANTUM, Signals, Tenant, Way, YELLOW, green_quantum};
+use super::leaf::{ClassQueue, Discipline, GREEN, Leaf, QUANTUM, Record, Tenant, Way, YELLOW, green_quantum};
 use super::list::List;
 use super::red::Random;
 use super::spec::{Account, Limit, PortSpec, Rate, Spec};
-use super::store::{Queue, Size, Store, Sum, Taken};
+use super::store::{Store, Sum, Taken};
 use super::wheel::Wheel;
-use crate::packet::{Batch, Class, Packet, Time};
+use crate::packet::{Class, Packet, Time};
 use outstanding::Bound;
 use std::sync::Arc;
 
@@ -51,7 +52,7 @@ pub struct Scheduler {
     /// By way, and of one way by tenant.
     pub(super) leaves: Box<[Leaf]>,
     /// By leaf, and of one leaf by class.
-    pub(super) signals: Box<[Signals]>,
+    pub(super) records: Box<[Record]>,
     /// Bounds of single leaves, ordered by leaf.
     own: Box<[(u32, Caps)]>,
     classes: [Discipline; Class::COUNT],
@@ -67,15 +68,12 @@ pub struct Scheduler {
     random: Random,
     account: Account,
     pub(super) delays: Delays,
-    pub(super) waiting: usize,
-    /// Chunks and octets that wait for the port.
-    backlog: super::store::Queue,
+    /// What waits for the port.
+    backlog: Sum,
 }
 
 /// Flow queues of a port at most.
 const MOST_FLOWS: usize = 1 << 16;
-/// A port may have so many eighths of the free buffer.
-const PORT_ALPHA: u32 = 16;
 impl Scheduler {
     /// With empty queues and full buckets. `spec` has been checked.
     pub fn new(spec: &Arc<Spec>, port: PortSpec) -> Self {
@@ -126,7 +124,7 @@ impl Scheduler {
             words: ways.div_ceil(64),
             active: vec![0; tenants * ways.div_ceil(64)].into(),
             tenants: spec.tenants.iter().map(Tenant::new).collect(),
-            signals: in_huge_pages(leaves.len() * Class::COUNT, Signals::default()),
+            records: in_huge_pages(leaves.len() * Class::COUNT, Record::default()),
             lists: vec![FlowLists::default(); leaves.len() * flow_classes].into(),
             flows: Flows::new(flows),
             flow_classes,
@@ -139,8 +137,7 @@ impl Scheduler {
             random: Random::new(0x9e37_79b9_7f4a_7c15 ^ u64::from(port.port.0)),
             account: port.account,
             delays: Delays::new(),
-            waiting: 0,
-            backlog: super::store::Queue::default(),
+            backlog: Sum::default(),
             spec: Arc::clone(spec),
             port,
         }
@@ -149,144 +146,12 @@ impl Scheduler {
     /// How many packets wait.
     #[inline(always)]
     pub const fn len(&self) -> usize {
-        self.waiting
+        self.backlog.packets as usize
     }
 
     /// Whether none waits.
     pub const fn is_empty(&self) -> bool {
-        self.waiting == 0
-    }
-
-    /// Where a packet waits.
-    #[inline(always)]
-    pub(super) fn leaf_of(&self, packet: &Packet) -> usize {
-        let tenants = self.tenants.len();
-        let tenant = if packet.tenant.index() < tenants { packet.tenant.index() } else { 0 };
-        let way = packet.into.index() + 1;
-        // No tunnel has the highest number, and is beyond all ways.
-        let way = if way < self.ways.len() { way } else { 0 };
-        way * tenants + tenant
-    }
-
-    /// Asks for the memory that `enqueue` will want.
-    #[inline(always)]
-    pub fn prefetch(&self, packet: &Packet) {
-        let (at, class) = (self.leaf_of(packet), packet.class.index() % Class::COUNT);
-        let leaf = &self.leaves[at];
-        sys::prefetch_read(leaf);
-        sys::prefetch_read(&leaf.queues[class]);
-        if let Some(tenant) = self.tenants.get(packet.tenant.index()) {
-            sys::prefetch_read(&tenant.guarantee);
-        }
-        if self.flow_mask >> class & 1 != 0 {
-            self.flows.prefetch(owner(at, class), packet.flow);
-        }
-    }
-
-    /// Takes packets into their queues, those of a batch or more.
-    #[inline]
-    pub fn enqueue(
-        &mut self,
-        packets: impl Iterator<Item = Box<Packet>>,
-        store: &mut Store,
-        now: Time,
-        mut refuse: impl FnMut(Box<Packet>),
-    ) {
-        // Whether a packet is its leaf's first is as good as random: nothing waits for the answer.
-        let (mut woken, mut count) = ([0; Batch::SIZE], 0);
-        for packet in packets {
-            let index = self.leaf_of(&packet);
-            let was_idle = self.leaves[index].mask == 0;
-            match self.put_at(index, packet, store, now) {
-                Ok(()) => {
-                    woken[count % Batch::SIZE] = index as u32;
-                    count += usize::from(was_idle);
-                }
-                Err(packet) => refuse(packet),
-            }
-            if count == Batch::SIZE {
-                woken.iter().for_each(|leaf| self.activate(*leaf, now));
-                count = 0;
-            }
-        }
-        woken[..count].iter().for_each(|leaf| self.activate(*leaf, now));
-    }
-
-    /// Takes in a packet that has waited since then.
-    ///
-    /// # Errors
-    ///
-    /// Gives it back when its queue or its port has its share of the buffer.
-    pub(super) fn put(
-        &mut self,
-        packet: Box<Packet>,
-        store: &mut Store,
-        since: Time,
-        now: Time,
-    ) -> Result<(), Box<Packet>> {
-        let index = self.leaf_of(&packet);
-        let was_idle = self.leaves[index].mask == 0;
-        self.put_at(index, packet, store, since)?;
-        if was_idle {
-            self.activate(index as u32, now);
-        }
-        Ok(())
-    }
-
-    /// Takes a packet into its queue in a leaf, which is to be activated if it had none.
-    #[inline(always)]
-    fn put_at(&mut self, index: usize, packet: Box<Packet>, store: &mut Store, since: Time) -> Result<(), Box<Packet>> {
-        let class = packet.class.index() % Class::COUNT;
-        let size = Size::of(&packet);
-        let leaf = &mut self.leaves[index];
-        let queue = &mut leaf.queues[class].queue;
-        let is_admitted = store.has_room(size)
-            & store.admits(queue, self.classes[class].alpha)
-            & store.admits(&self.backlog, PORT_ALPHA);
-        if !is_admitted {
-            self.signals[index * Class::COUNT + class].refused += 1;
-            return Err(packet);
-        }
-        // Few packets need no flow queues; the next ones go behind them, whichever their flow.
-        let has_flows = self.flow_mask & leaf.mask & 1 << class != 0;
-        if !has_flows || (leaf.flowing >> class & 1 == 0) & is_short(queue, size, leaf.slowness) {
-            store.push(queue, packet, size, since)?;
-            leaf.mask |= 1 << class;
-        } else {
-            self.put_in_flow(index, class, packet, size, store, since)?;
-        }
-        self.backlog.count(size, true);
-        self.waiting += 1;
-        Ok(())
-    }
-
-    /// Takes a packet into the queue of its flow. Apart, so that the way of others is short.
-    #[inline(never)]
-    fn put_in_flow(
-        &mut self,
-        index: usize,
-        class: usize,
-        packet: Box<Packet>,
-        size: Size,
-        store: &mut Store,
-        since: Time,
-    ) -> Result<(), Box<Packet>> {
-        let of = self.classes[class].flows.unwrap_or_default();
-        let lists = &mut self.lists[index * self.flow_classes + usize::from(of)];
-        let leaf = &mut self.leaves[index];
-        let queue = &mut leaf.queues[class].queue;
-        if leaf.flowing >> class & 1 == 0 {
-            leaf.flowing |= 1 << class;
-            Flows::begin(lists, queue);
-        }
-        match self.flows.place(lists, owner(index, class), packet.flow) {
-            None => store.push(queue, packet, size, since)?,
-            Some(flow) => {
-                store.push(&mut self.flows.at(flow).queue, packet, size, since)?;
-                queue.count(size, true);
-            }
-        }
-        Ok(())
+        self.backlog.packets == 0
     }
 
     /// When there will be something to let go: `None` when nothing waits.
@@ -303,11 +168,11 @@ impl Scheduler {
     /// The oldest packet of a class, whatever is above it: for what becomes of the queues in a change.
     pub(super) fn take(&mut self, index: usize, class: usize, store: &mut Store) -> Option<(Box<Packet>, Time)> {
         let leaf = &mut self.leaves[index];
-        let ClassQueue { queue, codel, .. } = &mut leaf.queues[class];
+        let ClassQueue { queue, .. } = &mut leaf.queues[class];
         let taken = match self.classes[class].flows {
             Some(of) if leaf.flowing >> class & 1 != 0 => {
                 let lists = &mut self.lists[index * self.flow_classes + usize::from(of)];
-                let taken = self.flows.take(lists, queue, codel, store, usize::MAX).0;
+                let taken = self.flows.take(lists, queue, store, usize::MAX).0;
                 if queue.chunks() == 0 {
                     self.flows.forget(lists);
                 }
@@ -317,12 +182,11 @@ impl Scheduler {
         };
         let is_last = queue.chunks() == 0;
         let Taken { packet, size, since } = taken?;
-        let mut gone = Sum::default();
-        gone.add(size);
+        let gone = Sum::of(size);
         store.give_back(gone);
-        self.waiting -= 1;
-        self.backlog.count(size, false);
-        if is_last && leaf.close(class) {
+        self.backlog.subtract(gone);
+        leaf.close(class, is_last);
+        if leaf.mask == 0 {
             self.retire(index as u32);
         }
         Some((packet, since))
@@ -373,22 +237,6 @@ impl Tenant {
         self.caps.inherit(&other.caps);
         Bucket::inherit(&mut self.guarantee, &other.guarantee);
     }
-}
-
-/// Nanoseconds in which a queue without flow queues passes at the least of the rates above.
-const SHORT_NS: u64 = 20_000;
-
-/// Whether flows need not be told apart yet: with this packet it is a batch at most, and soon gone.
-#[inline(always)]
-fn is_short(queue: &Queue, size: Size, slowness: u32) -> bool {
-    let octets = u64::from(queue.octets() + size.octets());
-    (queue.chunks() < Batch::SIZE as u32) & (octets * u64::from(slowness) <= SHORT_NS << 16)
-}
-
-/// What the flows of a leaf's class are known by.
-#[inline(always)]
-const fn owner(leaf: usize, class: usize) -> u32 {
-    (leaf * Class::COUNT + class) as u32
 }
 
 /// Memory that is looked at in no order wants few pages.

@@ -92,11 +92,10 @@ impl Queue {
         self.chunks
     }
 
-    /// Packets left that this one is the sum of.
+    /// What waits, but for how many packets it is.
     #[inline(always)]
-    pub const fn subtract(&mut self, gone: Sum) {
-        self.octets = self.octets.wrapping_sub(gone.octets);
-        self.chunks = self.chunks.wrapping_sub(gone.chunks);
+    pub const fn sum(&self) -> Sum {
+        Sum { packets: 0, octets: self.octets, chunks: self.chunks }
     }
 
     /// A packet came into, or left, a queue that this one is the sum of.
@@ -123,12 +122,56 @@ pub struct Sum {
 }
 
 impl Sum {
-    /// And one more.
+    /// One.
     #[inline(always)]
-    pub const fn add(&mut self, size: Size) {
-        self.packets += 1;
-        self.octets += size.octets();
-        self.chunks += size.chunks();
+    pub const fn of(size: Size) -> Self {
+        Self { packets: 1, octets: size.octets(), chunks: size.chunks() }
+    }
+
+    /// And others.
+    #[inline(always)]
+    pub const fn add(&mut self, other: Self) {
+        self.packets += other.packets;
+        self.octets = self.octets.wrapping_add(other.octets);
+        self.chunks += other.chunks;
+    }
+
+    /// Without others that are among them.
+    #[inline(always)]
+    pub const fn subtract(&mut self, other: Self) {
+        self.packets -= other.packets;
+        self.octets = self.octets.wrapping_sub(other.octets);
+        self.chunks -= other.chunks;
+    }
+}
+
+/// What is free of the buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Free {
+    chunks: u32,
+    /// A packet that was taken in when few were free may take them below zero.
+    octets: i64,
+}
+
+impl Free {
+    /// What is left if these come.
+    #[inline(always)]
+    pub const fn without(self, sum: Sum) -> Self {
+        Self { chunks: self.chunks.wrapping_sub(sum.chunks), octets: self.octets - sum.octets as i64 }
+    }
+
+    /// What there is when these are gone.
+    #[inline(always)]
+    const fn with(self, sum: Sum) -> Self {
+        Self { chunks: self.chunks.wrapping_add(sum.chunks), octets: self.octets + sum.octets as i64 }
+    }
+
+    /// Whether a queue may have a packet more, if there is room at all.
+    #[inline(always)]
+    pub const fn admits(self, queue: Sum, alpha_eighths: u32) -> bool {
+        queue.octets < LEAST
+            || (((queue.octets as i64) << 3) < self.octets * alpha_eighths as i64
+                && ((queue.chunks as u64) << 3) < self.chunks as u64 * alpha_eighths as u64)
     }
 }
 
@@ -147,11 +190,10 @@ pub struct Taken {
 #[derive(Debug)]
 pub struct Store {
     slots: Vec<Slot>,
-    free: u32,
+    /// The first one without a packet.
+    empty: u32,
     packets: usize,
-    /// Chunks and octets that are free. A packet that was taken in when few were may take octets below zero.
-    free_chunks: u32,
-    free_octets: i64,
+    free: Free,
     whole: Buffer,
 }
 
@@ -160,10 +202,9 @@ impl Store {
     pub fn new(whole: Buffer) -> Self {
         let mut store = Self {
             slots: Vec::new(),
-            free: NIL,
+            empty: NIL,
             packets: 0,
-            free_chunks: 0,
-            free_octets: 0,
+            free: Free { chunks: 0, octets: 0 },
             whole: Buffer { frames: 0, bytes: 0 },
         };
         store.resize(whole);
@@ -172,14 +213,14 @@ impl Store {
 
     /// Holds so much from now on; what waits beyond it stays.
     pub fn resize(&mut self, whole: Buffer) {
-        let used = self.whole.frames.saturating_sub(self.free_chunks);
-        self.free_chunks = whole.frames.saturating_sub(used);
-        self.free_octets += whole.bytes as i64 - self.whole.bytes as i64;
+        let used = self.whole.frames.saturating_sub(self.free.chunks);
+        self.free.chunks = whole.frames.saturating_sub(used);
+        self.free.octets += whole.bytes as i64 - self.whole.bytes as i64;
         self.slots.reserve_exact((whole.frames as usize).saturating_sub(self.slots.len()));
         sys::advise_huge(self.slots.spare_capacity_mut());
         while self.slots.len() < whole.frames as usize {
-            self.slots.push(Slot { packet: None, since: Time(0), next: self.free, size: Size(0) });
-            self.free = self.slots.len() as u32 - 1;
+            self.slots.push(Slot { packet: None, since: Time(0), next: self.empty, size: Size(0) });
+            self.empty = self.slots.len() as u32 - 1;
         }
         self.whole = Buffer { frames: whole.frames.max(used), ..whole };
     }
@@ -197,45 +238,39 @@ impl Store {
     /// Whether nothing is missing: what is free and what waits make the whole.
     pub fn is_whole(&self) -> bool {
         let waiting = || self.slots.iter().filter(|slot| slot.packet.is_some());
-        let mut free = 0;
-        let mut at = self.free;
-        while at != NIL && free <= self.slots.len() {
-            (free, at) = (free + 1, self.slots[at as usize].next);
+        let mut empty = 0;
+        let mut at = self.empty;
+        while at != NIL && empty <= self.slots.len() {
+            (empty, at) = (empty + 1, self.slots[at as usize].next);
         }
         let chunks: u32 = waiting().map(|slot| slot.size.chunks()).sum();
         let octets: i64 = waiting().map(|slot| i64::from(slot.size.octets())).sum();
         waiting().count() == self.packets
-            && free + self.packets == self.slots.len()
-            && self.free_chunks + chunks == self.whole.frames
-            && self.free_octets + octets == self.whole.bytes as i64
+            && empty + self.packets == self.slots.len()
+            && self.free.chunks + chunks == self.whole.frames
+            && self.free.octets + octets == self.whole.bytes as i64
     }
 
-    /// Whether a queue may have a packet more, if there is room at all.
+    /// What is free.
     #[inline(always)]
-    pub const fn admits(&self, queue: &Queue, alpha_eighths: u32) -> bool {
-        queue.octets < LEAST
-            || (((queue.octets as i64) << 3) < self.free_octets * alpha_eighths as i64
-                && ((queue.chunks as u64) << 3) < self.free_chunks as u64 * alpha_eighths as u64)
+    pub const fn free(&self) -> Free {
+        self.free
     }
 
-    /// Whether there is room for a packet.
+    /// Whether there is room for so many packets.
     #[inline(always)]
-    pub const fn has_room(&self, size: Size) -> bool {
-        size.chunks() <= self.free_chunks && self.free != NIL
+    pub const fn has_room(&self, sum: Sum) -> bool {
+        (sum.chunks <= self.free.chunks) & (self.packets + sum.packets as usize <= self.slots.len())
     }
 
-    /// Puts a packet at a queue's end. The queue has been admitted.
-    ///
-    /// # Errors
-    ///
-    /// Gives it back if there is no slot after all.
+    /// Puts a packet at a queue's end. There is room, and what it takes is [charged](Self::charge) to the store apart.
     #[inline(always)]
-    pub fn push(&mut self, queue: &mut Queue, packet: Box<Packet>, size: Size, now: Time) -> Result<(), Box<Packet>> {
-        let at = self.free;
-        let Some(slot) = self.slots.get_mut(at as usize) else { return Err(packet) };
-        self.free = slot.next;
+    pub fn link(&mut self, queue: &mut Queue, packet: Box<Packet>, size: Size, now: Time) {
+        let at = self.empty;
+        let slot = &mut self.slots[at as usize];
+        self.empty = slot.next;
         (slot.since, slot.next, slot.size) = (now, NIL, size);
-        // A free slot has none, which need not be found out here.
+        // An empty slot has none, which need not be found out here.
         mem::forget(slot.packet.replace(packet));
         match self.slots.get_mut(queue.tail as usize) {
             Some(tail) if queue.head != NIL => tail.next = at,
@@ -243,18 +278,20 @@ impl Store {
         }
         queue.tail = at;
         queue.count(size, true);
-        self.packets += 1;
-        self.free_chunks = self.free_chunks.wrapping_sub(size.chunks());
-        self.free_octets -= i64::from(size.octets());
-        Ok(())
+    }
+
+    /// These packets have come.
+    #[inline(always)]
+    pub const fn charge(&mut self, came: Sum) {
+        self.packets += came.packets as usize;
+        self.free = self.free.without(came);
     }
 
     /// What these packets took is free for others.
     #[inline(always)]
-    pub fn give_back(&mut self, gone: Sum) {
+    pub const fn give_back(&mut self, gone: Sum) {
         self.packets -= gone.packets as usize;
-        self.free_chunks = self.free_chunks.wrapping_add(gone.chunks);
-        self.free_octets += i64::from(gone.octets);
+        self.free = self.free.with(gone);
     }
 
     /// Takes a queue's first packet out, if it has one of at most `room` chunks. What it took is free for others once it
@@ -270,8 +307,8 @@ impl Store {
         let packet = slot.packet.take()?;
         let next = slot.next;
         queue.head = next;
-        slot.next = self.free;
-        self.free = at;
+        slot.next = self.empty;
+        self.empty = at;
         self.prefetch(queue);
         queue.count(size, false);
         Some(Taken { packet, size, since })
@@ -280,9 +317,7 @@ impl Store {
     /// Asks for the memory of a queue's first packet.
     #[inline(always)]
     pub fn prefetch(&self, queue: &Queue) {
-        if let Some(slot) = self.slots.get(queue.head as usize) {
-            sys::prefetch_read(slot);
-        }
+        sys::prefetch_element(&self.slots, if queue.head == NIL { 0 } else { queue.head as usize });
     }
 }
 

@@ -20,5 +20,5 @@ pub mod tun;
 mod wake;
 
 pub use pages::{Pages, advise_huge};
-pub use prefetch::prefetch_read;
+pub use prefetch::{prefetch_element, prefetch_read};
 pub use wake::Wake;

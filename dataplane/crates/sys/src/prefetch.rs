@@ -6,7 +6,17 @@
 /// nanoseconds ahead of the read, and harmful when the line is in the cache anyway.
 #[inline(always)]
 pub fn prefetch_read<T: ?Sized>(value: &T) {
-    let address = std::ptr::from_ref(value).cast::<i8>();
+    prefetch(std::ptr::from_ref(value).cast());
+}
+
+/// Asks for the cache line that the element at `index` begins in, without a look at whether there is one.
+#[inline(always)]
+pub fn prefetch_element<T>(slice: &[T], index: usize) {
+    prefetch(slice.as_ptr().wrapping_add(index).cast());
+}
+
+#[inline(always)]
+fn prefetch(address: *const i8) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
@@ -30,7 +40,7 @@ pub fn prefetch_read<T: ?Sized>(value: &T) {
 
 #[cfg(test)]
 mod tests {
-    use super::prefetch_read;
+    use super::{prefetch_element, prefetch_read};
 
     #[test]
     fn leaves_what_it_points_at_as_it_was() {
@@ -39,6 +49,9 @@ mod tests {
         prefetch_read(&values[63]);
         prefetch_read(&values[64..]);
         prefetch_read::<[u64]>(&[]);
+        prefetch_element(&values, 63);
+        prefetch_element(&values, usize::MAX);
+        prefetch_element::<u64>(&[], 1 << 40);
         assert_eq!(values, [7; 64]);
     }
 }

@@ -2,11 +2,13 @@
 
 use super::{Room, Scheduler};
 use crate::packet::{Batch, Class, DropReason, Exit, Exits, Packet, Time};
+use crate::qos::codel;
 use crate::qos::fq::{FlowLists, Flows};
-use crate::qos::leaf::{ClassQueue, Discipline, GREEN, Leaf, Signal, Signals, State, Tenant, YELLOW, wire_octets};
+use crate::qos::leaf::{ClassQueue, Discipline, GREEN, Leaf, Signal, State, Tenant, YELLOW, wire_octets};
 use crate::qos::list::NIL;
 use crate::qos::ring::Ring;
 use crate::qos::store::{Size, Store, Sum, Taken};
+use std::mem;
 use wire::Ecn;
 
 /// What a call lets go.
@@ -33,18 +35,6 @@ enum Sign {
     Dropped,
     /// Nothing: it cannot be marked, and its class does not drop.
     None,
-}
-
-impl Signals {
-    /// A drop, or a mark after so many that the queue's own count began anew.
-    #[cold]
-    fn count(&mut self, sign: Sign) {
-        match sign {
-            Sign::Marked => self.marked += 1 << 16,
-            Sign::Dropped => self.dropped += 1,
-            Sign::None => {}
-        }
-    }
 }
 
 /// Why a way's turn is interrupted. Leaves are told by their numbers.
@@ -106,7 +96,6 @@ impl Scheduler {
         }
         let Departure { marks, gone, .. } = departure;
         self.link.restore(withheld);
-        self.waiting -= gone.packets as usize;
         self.backlog.subtract(gone);
         store.give_back(gone);
         if marks != 0 {
@@ -171,38 +160,50 @@ impl Scheduler {
                 let class = leaf.pick(&self.classes, self.strict, now);
                 let discipline = &self.classes[class];
                 let line = &mut leaf.queues[class];
-                let (taken, behind, codel) = match discipline.flows {
-                    Some(of) if leaf.flowing >> class & 1 != 0 => {
-                        let lists = &mut self.lists[index as usize * self.flow_classes + usize::from(of)];
-                        self.flows.take(lists, &mut line.queue, &mut line.codel, store, departure.room)
-                    }
-                    _ => (store.unlink(&mut line.queue, departure.room), line.queue.octets(), &mut line.codel),
+                let flows = index as usize * self.flow_classes + usize::from(discipline.flows.unwrap_or_default());
+                let (taken, behind, flow) = if leaf.flowing >> class & 1 != 0 {
+                    self.flows.take(&mut self.lists[flows], &mut line.queue, store, departure.room)
+                } else {
+                    (store.unlink(&mut line.queue, departure.room), line.queue.octets(), None)
                 };
                 let Some(Taken { packet, size, since }) = taken else { return Pause::End };
                 sys::prefetch_read(&*packet);
-                departure.gone.add(size);
+                departure.gone.add(Sum::of(size));
                 let delay = now.since(since);
                 self.delays.record(class, delay);
                 let mut packet = Some(packet);
+                let record = &mut self.records[index as usize * Class::COUNT + class];
                 if delay > discipline.quiet_ns {
                     let signals = match &discipline.aqm {
                         Signal::Never => false,
                         Signal::Red(curve) => curve.signals(delay, self.random.next()),
                         Signal::Codel(parameters) => {
-                            codel.signals(parameters, delay, behind, now)
+                            let is_above = codel::is_above(parameters, delay, behind);
+                            let calm = !is_above & (leaf.uneasy >> class & 1 == 0);
+                            let codel = match flow {
+                                None if calm => None,
+                                None => {
+                                    leaf.uneasy = leaf.uneasy & !(1 << class) | u8::from(is_above) << class;
+                                    Some(&mut record.codel)
+                                }
+                                flow => flow,
+                            };
+                            codel.is_some_and(|codel| codel.signals(parameters, is_above, now))
                                 || (delay > discipline.threshold_ns && is_capable(size))
                         }
                     };
                     if signals {
-                        let signal = departure.signal(&mut packet, size, discipline.drops);
-                        let marked = &mut line.codel.marked;
-                        *marked = marked.wrapping_add(u16::from(signal == Sign::Marked));
-                        if signal == Sign::Dropped || (signal == Sign::Marked && *marked == 0) {
-                            self.signals[index as usize * Class::COUNT + class].count(signal);
+                        match departure.signal(&mut packet, size, discipline.drops) {
+                            Sign::Marked => line.sent.count_mark(),
+                            Sign::Dropped => record.dropped += 1,
+                            Sign::None => {}
                         }
                     }
-                } else {
+                } else if let Some(codel) = flow {
                     codel.calm();
+                } else if leaf.uneasy >> class & 1 != 0 {
+                    leaf.uneasy &= !(1 << class);
+                    record.codel.calm();
                 }
                 let is_last = line.queue.chunks() == 0;
                 if let Some(packet) = packet {
@@ -222,30 +223,29 @@ impl Scheduler {
                     leaf.turns[list].deficit -= octets as i32;
                     let share = &mut way.shares[list];
                     share.budget = if alone { 0 } else { share.budget - i64::from(octets) };
-                    leaf.charge(class, octets, discipline.stretch, now);
+                    if leaf.charge(class, octets, discipline.stretch, now) {
+                        *record = record.with(mem::take(&mut leaf.queues[class].sent));
+                    }
                     if leaf.bounded
                         && let Ok(own) = self.own.binary_search_by_key(&index, |(leaf, _)| *leaf)
                     {
                         self.own[own].1.spend(octets);
                     }
                 }
-                if is_last {
-                    if leaf.flowing >> class & 1 != 0
-                        && let Some(of) = discipline.flows
-                    {
-                        self.flows.forget(&mut self.lists[index as usize * self.flow_classes + usize::from(of)]);
+                if is_last & (leaf.flowing >> class & 1 != 0) {
+                    self.flows.forget(&mut self.lists[flows]);
+                }
+                leaf.close(class, is_last);
+                if leaf.mask == 0 {
+                    leaf.state = State::Idle;
+                    let (word, bit) = (usize::from(leaf.way) / 64, 1 << (leaf.way % 64));
+                    self.active[usize::from(leaf.tenant) * self.words + word] &= !bit;
+                    way.shares[YELLOW].quanta -= i64::from(leaf.turns[YELLOW].quantum);
+                    way.pass(leaf, index);
+                    if way.is_astray() {
+                        return Pause::Empty;
                     }
-                    if leaf.close(class) {
-                        leaf.state = State::Idle;
-                        let (word, bit) = (usize::from(leaf.way) / 64, 1 << (leaf.way % 64));
-                        self.active[usize::from(leaf.tenant) * self.words + word] &= !bit;
-                        way.shares[YELLOW].quanta -= i64::from(leaf.turns[YELLOW].quantum);
-                        way.pass(leaf, index);
-                        if way.is_astray() {
-                            return Pause::Empty;
-                        }
-                        break;
-                    }
+                    break;
                 }
                 let goes_on = (leaf.turns[list].deficit > 0)
                     & (alone | (way.shares[list].budget > 0))
@@ -325,25 +325,24 @@ impl Leaf {
     }
 
     /// A packet went: its class pays. Turns are not looked at in a strict class, and the moment in no other: to reckon
-    /// both is less than to guess which.
+    /// both is less than to guess which. Returns whether it is time to record what was sent.
     #[inline(always)]
-    fn charge(&mut self, class: usize, octets: u32, stretch: u32, now: Time) {
-        let ClassQueue { due, sent_packets, sent_octets, .. } = &mut self.queues[class];
-        *sent_packets += 1;
-        *sent_octets += u64::from(octets);
+    fn charge(&mut self, class: usize, octets: u32, stretch: u32, now: Time) -> bool {
+        let ClassQueue { due, sent, .. } = &mut self.queues[class];
         self.deficits[class] = self.deficits[class].saturating_sub(octets.div_ceil(4) as i16);
         // Q16.16 ns per octet, 1/256: 2⁻²⁴ ns; kept in 1/256 ns.
         let takes = (u64::from(octets) * u64::from(self.slowness) * u64::from(stretch)) >> 16;
         *due = (now.0 << 8).wrapping_add(ahead(*due, now)).wrapping_add(takes);
+        sent.count(octets)
     }
 
-    /// A class's last packet has gone; whether it was the leaf's.
+    /// A class has no packet left, if this was its last.
     #[inline(always)]
-    pub(super) fn close(&mut self, class: usize) -> bool {
-        self.mask &= !(1 << class);
-        self.flowing &= !(1 << class);
-        self.deficits[class] = self.deficits[class].min(0);
-        self.mask == 0
+    pub(super) fn close(&mut self, class: usize, is_last: bool) {
+        let last = u8::from(is_last) << class;
+        self.mask &= !last;
+        self.flowing &= !last;
+        self.deficits[class] = self.deficits[class].min(if is_last { 0 } else { i16::MAX });
     }
 
     /// The first and the last class with packets: few leaves have more.

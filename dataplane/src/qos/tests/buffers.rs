@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// Port, class, chunks, octets.
-    Offer(u16, u8, usize, u32),
+    /// Port, class, chunks, octets; so many packets.
+    Offer(u16, u8, usize, u32, u32),
     /// Port, nanoseconds, room.
     Poll(u16, u64, usize),
     Open(u16),
@@ -22,7 +22,8 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        40 => (0..2_u16, 0..8_u8, 1..5_usize, 64..9_000_u32).prop_map(|(port, class, chunks, octets)| Step::Offer(port, class, chunks, octets)),
+        40 => (0..2_u16, 0..8_u8, 1..5_usize, 64..9_000_u32, 1..20_u32)
+            .prop_map(|(port, class, chunks, octets, count)| Step::Offer(port, class, chunks, octets, count)),
         20 => (0..2_u16, 0..2_000_000_u64, 0..20_usize).prop_map(|(port, ns, room)| Step::Poll(port, ns, room)),
         4 => (0..2_u16).prop_map(Step::Open),
         1 => (0..2_u16).prop_map(Step::Crosses),
@@ -57,17 +58,20 @@ proptest! {
         let (mut batch, mut exits, mut now) = (Batch::new(), Exits::new(), Time(1_000));
         // Chunks of what waits, by number.
         let mut inside: HashMap<u32, usize> = HashMap::new();
-        for (number, step) in (0..).zip(steps.into_iter().chain([Step::Close(0), Step::Close(1)])) {
+        for (first, step) in (0..).step_by(32).zip(steps.into_iter().chain([Step::Close(0), Step::Close(1)])) {
             match step {
-                Step::Offer(port, class, chunks, octets) => {
-                    if inside.values().sum::<usize>() + chunks > CHUNKS - 80 {
-                        continue;
+                Step::Offer(port, class, chunks, octets, count) => {
+                    for number in first..first + count {
+                        if inside.values().sum::<usize>() + chunks > CHUNKS - 80 {
+                            break;
+                        }
+                        let mut packet = packet(&mut stock, chunks, PortId(port), number % 5);
+                        (packet.generation, packet.len, packet.tos) = (number, octets, (number % 4) as u8);
+                        packet.class = Class::new(class ^ (number % 3 / 2) as u8).expect("a class");
+                        packet.tenant = TenantId((number % 3) as u16);
+                        inside.insert(number, chunks);
+                        batch.push(packet);
                     }
-                    let mut packet = packet(&mut stock, chunks, PortId(port), number % 5);
-                    (packet.generation, packet.len, packet.tos) = (number, octets, (number % 4) as u8);
-                    (packet.class, packet.tenant) = (Class::new(class).expect("a class"), TenantId((number % 3) as u16));
-                    inside.insert(number, chunks);
-                    batch.push(packet);
                     shaper.enqueue(&mut batch, &mut exits, now);
                 }
                 Step::Poll(port, ns, room) => {

@@ -265,7 +265,7 @@ fn marks_are_for_delay_and_for_the_capable() {
 
 /// A queue's own count has few bits; a change of the plan in the middle loses none of them.
 #[test]
-fn marks_are_counted_beyond_what_a_queue_counts_itself_and_through_changes() {
+fn counts_go_on_beyond_what_a_queue_counts_itself_and_through_changes() {
     let spec = || {
         let mut spec = spec(Some(100_000_000_000), &[(None, Limit::NONE, 1)]);
         spec.classes[2].aqm = Aqm::Red(Red { start_ns: 0, end_ns: 1, most_permille: 1_000 });
@@ -273,8 +273,8 @@ fn marks_are_counted_beyond_what_a_queue_counts_itself_and_through_changes() {
     };
     let mut lab = Lab::new(spec());
     (0..200).for_each(|_| lab.offer(Offer { tos: 2, ..Offer::of(0, 2, 100) }));
-    for part in 1..=4 {
-        while lab.sent.len() < part * 35_000 {
+    for part in 1..=2 {
+        while lab.sent.len() < part * 70_000 {
             lab.now += 1_000;
             let sent = lab.poll(usize::MAX).to_vec();
             sent.iter().for_each(|_| lab.offer(Offer { tos: 2, ..Offer::of(0, 2, 100) }));
@@ -282,8 +282,10 @@ fn marks_are_counted_beyond_what_a_queue_counts_itself_and_through_changes() {
         lab.adopt(spec());
         let report = lab.shaper.report(PORT).expect("it has a shaper");
         let marked = lab.sent.iter().filter(|sent| sent.tos == 3).count() as u64;
-        assert!(marked > 34_000 * part as u64);
-        assert_eq!(report.leaves[0].classes[2].marked, marked);
+        assert!(marked > 69_000 * part as u64);
+        let counts = &report.leaves[0].classes[2];
+        let sent = lab.sent.len() as u64;
+        assert_eq!((counts.marked, counts.sent_packets, counts.sent_octets), (marked, sent, 100 * sent));
     }
 }
 
@@ -342,6 +344,38 @@ fn a_slow_port_leaves_room_for_others() {
     assert!((590..=610).contains(&lab.shaper.waiting()), "{}", lab.shaper.waiting());
     assert!(lab.exits.drain().all(|(_, exit)| exit == Exit::Drop(DropReason::QueueFull)));
     lab.assert_sound();
+}
+
+/// A queue may have as many eighths of what is free as its class says, at the moment at which a batch comes; whatever it is
+/// refused, the other packets of the batch are not.
+#[test]
+fn a_queue_has_its_share_of_what_is_free() {
+    for together in [1, 64] {
+        let mut spec = spec(None, &[(None, Limit::NONE, 1)]);
+        spec.buffer.frames = 900;
+        (spec.classes[2].alpha_eighths, spec.classes[3].alpha_eighths) = (8, 2);
+        let mut lab = Lab::new(spec);
+        let mut offered = 0;
+        let mut fill = |lab: &mut Lab, class| {
+            for _ in 0..900 / together {
+                lab.offer_together((0..together).map(|_| Offer::of(0, class, 1_500)));
+                offered += together;
+            }
+            lab.assert_sound();
+            lab.shaper.waiting()
+        };
+        // As much as is free: half. Then a quarter of what is free: a fifth of that.
+        let first = fill(&mut lab, 2);
+        assert!((450..450 + together).contains(&first), "{first} in batches of {together}");
+        let second = fill(&mut lab, 3) - first;
+        let share = (900 - first).div_ceil(5);
+        assert!((share..share + together).contains(&second), "{second}, not {share}, in batches of {together}");
+        let report = lab.shaper.report(PORT).expect("it has a shaper");
+        let refused: u64 = report.leaves[0].classes.iter().map(|class| class.refused).sum();
+        assert_eq!((refused as usize, lab.exits.len()), (offered - first - second, offered - first - second));
+        lab.offer_together([3, 4, 3].map(|class| Offer::of(0, class, 1_500)));
+        assert_eq!(lab.shaper.waiting(), first + second + 1, "a queue that was empty");
+    }
 }
 
 /// Q6 where a pair's bound and its tenant's limit open while nobody looks: neither keeps back what the other lets go.

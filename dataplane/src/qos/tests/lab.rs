@@ -102,6 +102,16 @@ impl Lab {
     }
 
     pub fn offer(&mut self, offer: Offer) {
+        self.offer_together([offer]);
+    }
+
+    /// Offers packets in one batch.
+    pub fn offer_together(&mut self, offers: impl IntoIterator<Item = Offer>) {
+        offers.into_iter().for_each(|offer| self.push(offer));
+        self.shaper.enqueue(&mut self.batch, &mut self.exits, Time(self.now));
+    }
+
+    fn push(&mut self, offer: Offer) {
         let mut packet = Box::new(Packet::empty());
         packet.egress = PORT;
         packet.tenant = TenantId(offer.tenant);
@@ -114,7 +124,6 @@ impl Lab {
         packet.generation = self.numbers;
         self.numbers += 1;
         self.batch.push(packet);
-        self.shaper.enqueue(&mut self.batch, &mut self.exits, Time(self.now));
     }
 
     /// One poll, of as much as there is room for; the record's new part.

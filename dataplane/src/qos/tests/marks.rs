@@ -77,3 +77,39 @@ fn what_cannot_be_marked_never_is_and_a_mark_is_never_taken_off() {
         }
     }
 }
+
+/// A packet without delay ends CoDel's wait for an interval above the target (RFC 8289 §5.3), also when the wait began under
+/// another plan.
+#[test]
+fn a_packet_without_delay_begins_the_interval_anew() {
+    for reloads in [false, true] {
+        let spec = || {
+            let mut spec = spec(None, &[(None, Limit::NONE, 1)]);
+            spec.classes[2].aqm =
+                Aqm::Codel(Codel { target_ns: 1_000_000, interval_ns: 10_000_000, ce_threshold_ns: None });
+            spec
+        };
+        let mut lab = Lab::new(spec());
+        let start = lab.now;
+        let offer = |lab: &mut Lab, count: usize| {
+            lab.offer_together((0..count).map(|_| Offer { tos: 2, ..Offer::of(0, 2, 1_500) }));
+        };
+        offer(&mut lab, 1);
+        let mut sends = |lab: &mut Lab, ms: u64| {
+            lab.now = start + ms * 1_000_000;
+            lab.poll(1).iter().map(|sent| sent.tos).collect::<Vec<_>>()
+        };
+        lab.now = start + 5_000_000;
+        offer(&mut lab, 3);
+        assert_eq!(sends(&mut lab, 5), [2], "above since now");
+        if reloads {
+            lab.adopt(spec());
+        }
+        assert_eq!(sends(&mut lab, 5), [2], "without delay");
+        lab.now = start + 14_000_000;
+        offer(&mut lab, 3);
+        assert_eq!(sends(&mut lab, 14), [2], "above since now");
+        assert_eq!(sends(&mut lab, 16), [2], "not for an interval");
+        assert_eq!(sends(&mut lab, 25), [3], "for an interval");
+    }
+}
