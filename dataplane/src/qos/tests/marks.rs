@@ -95,7 +95,7 @@ fn a_packet_without_delay_begins_the_interval_anew() {
             lab.offer_together((0..count).map(|_| Offer { tos: 2, ..Offer::of(0, 2, 1_500) }));
         };
         offer(&mut lab, 1);
-        let mut sends = |lab: &mut Lab, ms: u64| {
+        let sends = |lab: &mut Lab, ms: u64| {
             lab.now = start + ms * 1_000_000;
             lab.poll(1).iter().map(|sent| sent.tos).collect::<Vec<_>>()
         };
