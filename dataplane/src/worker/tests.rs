@@ -650,11 +650,10 @@ fn a_flow_keeps_its_order_when_one_of_the_ports_rings_is_full_and_when_it_goes()
     world.assert_balance();
 }
 
-/// The first of two workers may sleep by the time its packets arrive at the second.
-#[test]
-fn what_crosses_is_queued_until_it_arrives_and_not_until_its_sender_looks() {
+/// Two workers: what leaves the first by the WAN port crosses to the second, by a ring with so much room.
+fn near_and_far(room: usize) -> (World, World) {
     let (mut near, mut far) = (World::new(), World::new());
-    let (ring, crossed) = rtrb::RingBuffer::new(8);
+    let (ring, crossed) = rtrb::RingBuffer::new(room);
     let bell = Arc::new(Doorbell::new(Arc::new(Wake::new().expect("a descriptor is free"))));
     near.worker.cross_to(Outbound::new(1, ring, bell));
     far.worker.cross_from(crossed);
@@ -663,6 +662,13 @@ fn what_crosses_is_queued_until_it_arrives_and_not_until_its_sender_looks() {
     let now = near.now;
     near.worker.obey(Command::Close(WAN), now);
     near.worker.obey(Command::Cross(WAN, 1), now);
+    (near, far)
+}
+
+/// The first of two workers may sleep by the time its packets arrive at the second.
+#[test]
+fn what_crosses_is_queued_until_it_arrives_and_not_until_its_sender_looks() {
+    let (mut near, mut far) = near_and_far(8);
     (0..3).for_each(|_| near.put(LAN, ethernet(&udp_v4(FAR_V4, b"x"))));
     near.poll();
     assert_eq!((near.totals().queued, near.totals().forwarded), (3, 0));

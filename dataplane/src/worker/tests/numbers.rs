@@ -101,16 +101,7 @@ fn what_the_gateway_says_is_defaults_by_any_numbers() {
 #[test]
 fn what_crosses_to_another_worker_does_so_under_any_plan() {
     let (old, new) = (Numbering::default(), Numbering::default().next());
-    let (mut here, mut there) = (World::new(), World::new());
-    let bell = Arc::new(Doorbell::new(Arc::new(Wake::new().expect("a descriptor is free"))));
-    let (ring, crossed) = rtrb::RingBuffer::new(1);
-    here.worker.cross_to(Outbound::new(1, ring, bell));
-    there.worker.cross_from(crossed);
-    here.peers.push(there.worker.pipeline.tally.page());
-    there.peers.push(here.worker.pipeline.tally.page());
-    let now = here.now;
-    here.worker.obey(Command::Close(WAN), now);
-    here.worker.obey(Command::Cross(WAN, 1), now);
+    let (mut here, mut there) = near_and_far(1);
     for world in [&mut here, &mut there] {
         change_plan(world, old, BEFORE);
         change_tables(world, old, BEFORE);
