@@ -164,7 +164,7 @@ impl Shaper {
             return false;
         }
         let foreign = |packet: &Packet| (packet.egress != port) | (packet.class.numbering() != self.numbers.now);
-        let Some(arrivals) = scheduler.expect(batch.iter(), foreign) else { return false };
+        let Some(arrivals) = scheduler.arrivals(batch.iter(), foreign) else { return false };
         let before = scheduler.len();
         let refuse = |packet| exits.push(packet, Exit::Drop(DropReason::QueueFull));
         scheduler.enqueue(batch.drain(), &arrivals, &mut self.store, now, refuse);

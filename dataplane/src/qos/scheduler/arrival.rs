@@ -48,7 +48,7 @@ impl Scheduler {
 
     /// Finds out where packets go, a batch at most, and asks for memory of that. `None` if one is `foreign`.
     #[inline(always)]
-    pub fn expect<'a>(
+    pub fn arrivals<'a>(
         &self,
         packets: impl Iterator<Item = &'a Packet>,
         foreign: impl Fn(&Packet) -> bool,
@@ -76,7 +76,9 @@ impl Scheduler {
         now: Time,
         mut refuse: impl FnMut(Box<Packet>),
     ) {
-        if !store.has_room(arrivals.sum) || !store.free().without(arrivals.sum).admits(self.backlog, PORT_ALPHA) {
+        let mut backlog = self.backlog;
+        backlog.add(arrivals.sum);
+        if !store.has_room(arrivals.sum) || !store.free().without(arrivals.sum).admits(backlog, PORT_ALPHA) {
             // There may be room for some of them.
             return packets.for_each(|packet| self.put(packet, store, now, now).unwrap_or_else(&mut refuse));
         }

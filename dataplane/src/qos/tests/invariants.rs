@@ -334,16 +334,18 @@ fn a_sparse_flow_does_not_wait_for_a_bulky_one() {
 /// Q13: a port that sends nothing takes no more than its share of the buffer, whatever is offered for it.
 #[test]
 fn a_slow_port_leaves_room_for_others() {
-    let mut spec = Spec { ..spec(Some(10_000_000), &[(None, Limit::NONE, 1)]) };
-    spec.buffer.frames = 900;
-    let mut lab = Lab::new(spec);
-    for class in 0..8 {
-        (0..900).for_each(|_| lab.offer(Offer::of(0, class, 1_500)));
+    for together in [1, 62] {
+        let mut spec = spec(Some(10_000_000), &[(None, Limit::NONE, 1)]);
+        spec.buffer.frames = 900;
+        let mut lab = Lab::new(spec);
+        for class in 0..8 {
+            (0..900 / together).for_each(|_| lab.offer_together((0..together).map(|_| Offer::of(0, class, 1_500))));
+        }
+        // Twice what is free: two thirds.
+        assert!((590..=610).contains(&lab.shaper.waiting()), "{} in batches of {together}", lab.shaper.waiting());
+        assert!(lab.exits.drain().all(|(_, exit)| exit == Exit::Drop(DropReason::QueueFull)));
+        lab.assert_sound();
     }
-    // Twice what is free: two thirds.
-    assert!((590..=610).contains(&lab.shaper.waiting()), "{}", lab.shaper.waiting());
-    assert!(lab.exits.drain().all(|(_, exit)| exit == Exit::Drop(DropReason::QueueFull)));
-    lab.assert_sound();
 }
 
 /// A queue may have as many eighths of what is free as its class says, at the moment at which a batch comes; whatever it is
