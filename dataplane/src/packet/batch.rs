@@ -56,6 +56,17 @@ impl Batch {
         self.packets.iter_mut().map(|packet| &mut **packet)
     }
 
+    /// Calls `each` for those of the first [`Self::SIZE`] whose bit is set, in order.
+    #[inline(always)]
+    pub fn of(&mut self, mut bits: u64, mut each: impl FnMut(&mut Packet)) {
+        while let Some(packet) = self.packets.get_mut(bits.trailing_zeros() as usize)
+            && bits != 0
+        {
+            each(packet);
+            bits &= bits - 1;
+        }
+    }
+
     /// In order, at most [`Self::SIZE`] at a time.
     #[inline(always)]
     pub fn chunks_mut(&mut self) -> impl Iterator<Item = &mut [Box<Packet>]> {
@@ -150,6 +161,19 @@ mod tests {
             prop_assert_eq!(asked, (0..leaves.len() as u32).collect::<Vec<_>>());
             prop_assert_eq!(batch.iter().map(|p| p.flow).collect::<Vec<_>>(), of(false));
             prop_assert_eq!(exits.drain().map(|(p, _)| p.flow).collect::<Vec<_>>(), of(true));
+        }
+
+        #[test]
+        fn calls_for_those_whose_bit_is_set_and_that_are_there(bits: u64, count in 0..80_u32) {
+            let (mut batch, mut called) = (Batch::new(), Vec::new());
+            for flow in 0..count {
+                let mut packet = Box::new(Packet::empty());
+                packet.flow = flow;
+                batch.push(packet);
+            }
+            batch.of(bits, |packet| called.push(packet.flow));
+            let is_set = |flow: &u32| *flow < 64 && bits >> flow & 1 != 0;
+            prop_assert_eq!(called, (0..count).filter(is_set).collect::<Vec<_>>());
         }
     }
 }

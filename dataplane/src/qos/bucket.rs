@@ -45,16 +45,28 @@ impl Bucket {
         self.level = if earned >= u128::from(lacks) { self.burst } else { self.level.wrapping_add(earned as i64) };
     }
 
-    /// Spends octets. What is spent while it is open is a packet at most, and far from what a level can hold.
+    /// Spends octets. What is spent is no more than there is and a packet, and far from what a level can hold.
     #[inline(always)]
-    pub const fn spend_octets(&mut self, octets: u32) {
-        self.level = self.level.wrapping_sub((octets as i64) << OCTET_BITS);
+    pub const fn spend_octets(&mut self, octets: i64) {
+        self.level = self.level.wrapping_sub(octets << OCTET_BITS);
     }
 
     /// Spends packets.
     #[inline(always)]
-    pub const fn spend_packets(&mut self, packets: u8) {
-        self.level = self.level.wrapping_sub((packets as i64) << PACKET_BITS);
+    pub const fn spend_packets(&mut self, packets: i64) {
+        self.level = self.level.wrapping_sub(packets << PACKET_BITS);
+    }
+
+    /// How many octets can be spent until it is not open.
+    #[inline(always)]
+    pub const fn left_octets(&self) -> i64 {
+        (self.level.wrapping_sub(1) >> OCTET_BITS) + 1
+    }
+
+    /// How many packets can be spent until it is not open.
+    #[inline(always)]
+    const fn left_packets(&self) -> i64 {
+        (self.level.wrapping_sub(1) >> PACKET_BITS) + 1
     }
 
     /// Whether a packet may go.
@@ -108,6 +120,23 @@ pub struct Caps {
     has_packets: bool,
 }
 
+/// What may go: of the octets the last packet may be in excess. 0 and below: nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// Octets.
+    pub octets: i64,
+    /// Packets.
+    pub packets: i64,
+}
+
+impl Left {
+    /// What both allow.
+    #[inline(always)]
+    pub fn min(self, other: Self) -> Self {
+        Self { octets: self.octets.min(other.octets), packets: self.packets.min(other.packets) }
+    }
+}
+
 impl Default for Caps {
     fn default() -> Self {
         Self::new(&Limit::NONE)
@@ -143,11 +172,20 @@ impl Caps {
         self.octets.is_open() & self.packets.is_open()
     }
 
-    /// A packet went.
+    /// Packets went, no more than were [left](Self::left).
     #[inline(always)]
-    pub fn spend(&mut self, octets: u32) {
-        self.octets.spend_octets(octets * u32::from(self.has_octets));
-        self.packets.spend_packets(self.has_packets.into());
+    pub fn spend(&mut self, octets: i64, packets: i64) {
+        self.octets.spend_octets(octets * i64::from(self.has_octets));
+        self.packets.spend_packets(packets * i64::from(self.has_packets));
+    }
+
+    /// What may go before it is not open.
+    #[inline(always)]
+    pub fn left(&self) -> Left {
+        Left {
+            octets: if self.has_octets { self.octets.left_octets() } else { i64::MAX },
+            packets: if self.has_packets { self.packets.left_packets() } else { i64::MAX },
+        }
     }
 
     /// Lets no more octets go than so many, and the rest of a packet, until [`restore`](Self::restore) has what this gives.
@@ -205,8 +243,15 @@ mod tests {
                 // The rate is cut to 2⁻³² octets per nanosecond: never more, and less by that for each nanosecond.
                 let cut = (passed >> 32) as i64 + 1;
                 prop_assert!((exact - cut..=exact).contains(&bucket.level_octets()), "{} of {exact}", bucket.level_octets());
+                let spent = |octets| {
+                    let mut then = bucket;
+                    then.spend_octets(octets);
+                    then
+                };
+                let left = bucket.left_octets();
+                prop_assert!(!spent(left).is_open() && spent(left - 1).is_open(), "{left} of {}", bucket.level_octets());
                 if bucket.is_open() {
-                    bucket.spend_octets(len);
+                    bucket.spend_octets(len.into());
                     model -= i128::from(len) * 8_000_000_000;
                 } else {
                     let wait = bucket.wait(0);
@@ -221,12 +266,33 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_is_the_least_of_what_bounds() {
+        let both = Limit {
+            rate: Some(rate(8_000_000_000)),
+            burst: Some(10_000),
+            packets: PacketRate::new(1_000_000),
+            packet_burst: Some(32),
+        };
+        let mut caps = Caps::new(&both);
+        assert_eq!(caps.left(), Left { octets: 10_000, packets: 32 });
+        caps.spend(10_001, 30);
+        assert_eq!((caps.left(), caps.is_open()), (Left { octets: -1, packets: 2 }, false));
+        caps.refill(Time(3));
+        assert_eq!((caps.left(), caps.is_open()), (Left { octets: 2, packets: 3 }, true));
+        let mut none = Caps::default();
+        assert_eq!(none.left(), Left { octets: i64::MAX, packets: i64::MAX });
+        none.spend(1 << 30, 1 << 30);
+        assert!(none.is_open());
+        assert_eq!(none.left().min(caps.left()), Left { octets: 2, packets: 3 });
+    }
+
+    #[test]
     fn an_hour_back_or_ahead_earns_no_more_than_the_burst() {
         let limit = Limit { rate: Some(rate(1_000_000_000)), burst: Some(10_000), ..Limit::NONE };
         let mut caps = Caps::new(&limit);
         let hour = 3_600_000_000_000;
         caps.refill(Time(hour));
-        caps.spend(15_000);
+        caps.spend(15_000, 1);
         assert!(!caps.is_open());
         caps.refill(Time(0));
         assert!(!caps.is_open(), "going back earns nothing");

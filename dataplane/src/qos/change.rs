@@ -221,7 +221,7 @@ impl Scheduler {
             classes: std::array::from_fn(|class| ClassReport {
                 sent_packets: records[class].sent_packets,
                 sent_octets: records[class].sent_octets,
-                queue_octets: leaf.queues[class].queue.octets().into(),
+                queue_octets: leaf.queues[class].queue.load().octets(),
                 marked: records[class].marked,
                 dropped: records[class].dropped,
                 refused: records[class].refused,
@@ -265,7 +265,7 @@ impl Scheduler {
         let turns = all(|leaf| leaf.state == State::Listed && !leaf.in_yellow) == 0;
         let idle_without = self.leaves.iter().all(|leaf| (leaf.mask == 0) == (leaf.state == State::Idle));
         let masks = self.leaves.iter().all(|leaf| {
-            (0..Class::COUNT).all(|class| (leaf.mask >> class & 1 == 1) == (leaf.queues[class].queue.chunks() != 0))
+            (0..Class::COUNT).all(|class| (leaf.mask >> class & 1 == 0) == leaf.queues[class].queue.load().is_empty())
         });
         in_turns && turns && idle_without && masks
     }

@@ -19,7 +19,7 @@ pub struct State {
 /// The queue is in a spell of signals.
 const SIGNALLING: u16 = 1 << 15;
 /// The queue is short enough, whatever its delay: a packet that is on its way cannot be waited for (RFC 8289 §4.4).
-const MTU: u32 = 1514;
+const MTU: u64 = 1514;
 
 impl State {
     /// A packet left without delay.
@@ -66,7 +66,7 @@ impl State {
 
 /// Whether a packet's delay is above the target. `left` are the octets behind it.
 #[inline(always)]
-pub fn is_above(codel: &Codel, delay: u64, left: u32) -> bool {
+pub fn is_above(codel: &Codel, delay: u64, left: u64) -> bool {
     (delay >= u64::from(codel.target_ns)) & (left > MTU)
 }
 
@@ -82,7 +82,7 @@ mod tests {
     const CODEL: Codel = Codel { target_ns: 5_000_000, interval_ns: 100_000_000, ce_threshold_ns: None };
 
     /// When a queue with this delay carries signals, if a packet leaves every millisecond for a second.
-    fn signals(state: &mut State, start_ms: u64, delay: u64, left: u32) -> Vec<u64> {
+    fn signals(state: &mut State, start_ms: u64, delay: u64, left: u64) -> Vec<u64> {
         (start_ms..start_ms + 1_000)
             .filter(|ms| state.signals(&CODEL, is_above(&CODEL, delay, left), Time(ms * 1_000_000)))
             .collect()

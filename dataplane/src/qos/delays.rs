@@ -79,14 +79,16 @@ impl Histogram {
     };
 }
 
+/// By the exponent and the first bits of the mantissa of a floating-point number, which are exact up to 2⁵³.
 #[inline(always)]
-const fn bucket(ns: u64) -> usize {
-    // The first eight are exact, so that each later power of two has eight steps.
-    let ns = ns + (1 << STEP_BITS);
-    let power = 63 - ns.leading_zeros();
-    let step = (ns >> (power - STEP_BITS)) as usize & ((1 << STEP_BITS) - 1);
-    let at = ((power - STEP_BITS) << STEP_BITS) as usize + step;
-    if at < BUCKETS { at } else { BUCKETS - 1 }
+fn bucket(ns: u64) -> usize {
+    const CUT: u32 = f64::MANTISSA_DIGITS - 1 - STEP_BITS;
+    const FIRST: u64 = ((1 << STEP_BITS) as f64).to_bits() >> CUT;
+    // The first eight are exact, so that each later power of two has eight steps. Of a signed number the conversion is one
+    // instruction, and what is below zero is as bits more than all.
+    let ns = ns.wrapping_add(1 << STEP_BITS).cast_signed();
+    let at = ((ns as f64).to_bits() >> CUT).wrapping_sub(FIRST);
+    (at as usize).min(BUCKETS - 1)
 }
 
 /// The largest delay of a bucket.
@@ -122,9 +124,9 @@ mod tests {
             assert_eq!(grown, [at, at + 1], "{bound} ns");
         }
         delays.record(2, 0);
-        delays.record(2, u64::MAX / 2);
+        [u64::MAX / 2, u64::MAX / 2 + 1, u64::MAX].iter().for_each(|ns| delays.record(2, *ns));
         let counts = counts(&delays);
-        assert_eq!((counts[0], counts[1], counts[23], counts.iter().sum::<u64>()), (2, 2, 2, 48));
+        assert_eq!((counts[0], counts[1], counts[23], counts.iter().sum::<u64>()), (2, 2, 4, 50));
         assert_eq!(delays.histogram(Class::default()), Histogram::default(), "another class");
     }
 

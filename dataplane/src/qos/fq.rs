@@ -112,7 +112,7 @@ impl Flows {
     /// From now on a class's packets have flow queues: those in its common queue go before them.
     #[inline(always)]
     pub const fn begin(lists: &mut FlowLists, common: &Queue) {
-        lists.ahead = common.chunks();
+        lists.ahead = common.load().chunks();
     }
 
     /// Asks for the memory that `place` will want.
@@ -169,23 +169,23 @@ impl Flows {
         common: &mut Queue,
         store: &mut Store,
         room: usize,
-    ) -> (Option<Taken>, u32, Option<&mut codel::State>) {
+    ) -> (Option<Taken>, u64, Option<&mut codel::State>) {
         let Some(place) = self.turn(lists, common) else {
             let taken = store.unlink(common, room);
             if let Some(Taken { size, .. }) = &taken {
                 lists.common = true;
                 lists.ahead = lists.ahead.saturating_sub(size.chunks());
             }
-            return (taken, common.octets(), None);
+            return (taken, common.load().octets(), None);
         };
         let flow = &mut self.flows[place as usize];
         let taken = store.unlink(&mut flow.queue, room);
         if let Some(Taken { size, .. }) = &taken {
-            common.count(*size, false);
+            common.load_mut().subtract(size.load());
             flow.deficit -= size.octets() as i32;
             lists.common = false;
         }
-        (taken, flow.queue.octets(), Some(&mut flow.codel))
+        (taken, flow.queue.load().octets(), Some(&mut flow.codel))
     }
 
     /// Asks for the memory of the flow that is likely to be next.

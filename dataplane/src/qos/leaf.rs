@@ -123,27 +123,28 @@ pub struct ClassQueue {
     pub sent: Lately,
 }
 
-/// The lower bits of counters that change with each packet. They go to the [`Record`] before they overflow.
+/// The lower bits of counters that change with each packet: octets (32), packets (16), marks (16). They go to the [`Record`]
+/// before they overflow.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Lately {
-    octets: u32,
-    packets: u16,
-    marked: u16,
-}
+pub struct Lately(u64);
 
 impl Lately {
+    const PACKET: u64 = 1 << 32;
+    const MARK: u64 = 1 << 48;
+    /// Half of what there is room for.
+    const FULL: u64 = 1 << 31 | 1 << 47;
+
     /// A packet was sent, of so many octets; whether it is time to record.
     #[inline(always)]
     pub const fn count(&mut self, octets: u32) -> bool {
-        self.octets += octets;
-        self.packets += 1;
-        (self.packets == u16::MAX) | (self.octets >= 1 << 31)
+        self.0 += Self::PACKET + octets as u64;
+        self.0 & Self::FULL != 0
     }
 
     /// It was marked. No more are than were sent.
     #[inline(always)]
     pub const fn count_mark(&mut self) {
-        self.marked += 1;
+        self.0 += Self::MARK;
     }
 }
 
@@ -169,11 +170,10 @@ impl Record {
     /// And what was counted lately.
     #[must_use]
     pub fn with(self, lately: Lately) -> Self {
-        let Lately { octets, packets, marked } = lately;
         Self {
-            sent_packets: self.sent_packets + u64::from(packets),
-            sent_octets: self.sent_octets + u64::from(octets),
-            marked: self.marked + u64::from(marked),
+            sent_packets: self.sent_packets + (lately.0 / Lately::PACKET) % (Lately::MARK / Lately::PACKET),
+            sent_octets: self.sent_octets + lately.0 % Lately::PACKET,
+            marked: self.marked + lately.0 / Lately::MARK,
             ..self
         }
     }
@@ -348,12 +348,16 @@ pub struct Discipline {
     pub drops: bool,
     /// Eighths of the free buffer that a queue may have.
     pub alpha: u32,
-    /// A turn, in units of four octets.
+    /// A turn, in units of four octets; 0: a strict class.
     pub quantum: i16,
+    /// Which bits of what a packet takes of a turn count: none in a strict class.
+    pub pays: i16,
     /// A strict class: how many times as long as at the full rate its octets take at its limit, in 1/256.
     pub stretch: u32,
-    /// A class with flow queues: which of these.
-    pub flows: Option<u8>,
+    /// Flow queues are kept.
+    pub has_flows: bool,
+    /// Classes before this one that have flow queues.
+    pub flows: u8,
 }
 
 /// When a class's queue signals.
@@ -378,10 +382,12 @@ impl Discipline {
         // A turn of the least is a quarter of a packet where that makes none too large: turns are short, and a turn
         // without a packet costs little.
         let unit = |share: i32| ((share * 256 / least).min(share * 16_384 / most).max(64) / 4) as i16;
-        let mut flows = 0;
+        let mut before = 0;
         classes.each_ref().map(|class| {
             let has_flows = matches!(class.aqm, Aqm::FqCodel(_));
-            flows += u8::from(has_flows);
+            let flows = before;
+            before += u8::from(has_flows);
+            let is_strict = matches!(class.service, Service::Strict { .. });
             Self {
                 aqm: match class.aqm {
                     Aqm::Tail => Signal::Never,
@@ -406,39 +412,81 @@ impl Discipline {
                     Service::Drr { share } => unit(share.into()),
                     Service::Strict { .. } => 0,
                 },
+                pays: if is_strict { 0 } else { -1 },
                 stretch: match class.service {
                     Service::Strict { percent } => 25_600 / u32::from(percent.max(1)),
                     Service::Drr { .. } => 0,
                 },
-                flows: has_flows.then_some(flows.saturating_sub(1)),
+                has_flows,
+                flows,
             }
         })
     }
 }
 
-impl Account {
-    /// The octets that count of a packet.
-    #[inline(always)]
-    pub const fn octets(self, size: Size) -> u32 {
-        match self {
-            Self::L1 => wire_octets(size),
-            Self::L2 => size.octets() + 14,
-            Self::L3Outer => size.octets(),
-            Self::Inner => size.octets() - size.overhead(),
+/// Which octets of a packet count, ready to be used.
+#[derive(Clone, Copy, Debug)]
+pub struct Counting {
+    /// Octets beside the packet's own.
+    beside: u32,
+    /// Octets at least.
+    least: u32,
+    /// Which bits of the length of the outer headers do not count.
+    without: u32,
+}
+
+impl From<Account> for Counting {
+    fn from(account: Account) -> Self {
+        match account {
+            Account::L1 => Self { beside: WIRE_BESIDE, least: WIRE_LEAST, without: 0 },
+            Account::L2 => Self { beside: 14, least: 0, without: 0 },
+            Account::L3Outer => Self { beside: 0, least: 0, without: 0 },
+            Account::Inner => Self { beside: 0, least: 0, without: u32::MAX },
         }
     }
 }
 
-/// Octets of time that a packet takes on an Ethernet link: header, check sequence, preamble, gap, and padding.
+impl Counting {
+    /// The octets that count of a packet.
+    #[inline(always)]
+    pub fn octets(self, size: Size) -> u32 {
+        (size.octets() - (size.overhead() & self.without) + self.beside).max(self.least)
+    }
+}
+
+/// Octets of time that a packet takes beside itself on an Ethernet link: header, check sequence, preamble, gap.
+const WIRE_BESIDE: u32 = 38;
+/// And at least, with padding.
+const WIRE_LEAST: u32 = 84;
+
+/// Octets of time that a packet takes on an Ethernet link.
 #[inline(always)]
-pub const fn wire_octets(size: Size) -> u32 {
-    let octets = size.octets() + 38;
-    if octets < 84 { 84 } else { octets }
+pub fn wire_octets(size: Size) -> u32 {
+    (size.octets() + WIRE_BESIDE).max(WIRE_LEAST)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packet::Packet;
+
+    #[test]
+    fn a_packets_octets_are_counted_as_the_account_says() {
+        let octets = |account, len, overhead| {
+            let mut packet = Packet::empty();
+            (packet.len, packet.overhead) = (len, overhead);
+            Counting::from(account).octets(Size::of(&packet))
+        };
+        // With header, check sequence, preamble and gap; with the header; with outer headers; without.
+        for (account, long, short) in [
+            (Account::L1, 1_500 + 50 + 38, 84),
+            (Account::L2, 1_500 + 50 + 14, 40 + 14),
+            (Account::L3Outer, 1_500 + 50, 40),
+            (Account::Inner, 1_500, 40),
+        ] {
+            assert_eq!((octets(account, 1_500, 50), octets(account, 40, 0)), (long, short), "{account:?}");
+        }
+    }
 
     #[test]
     fn what_was_counted_lately_is_recorded_before_it_overflows() {

@@ -24,10 +24,10 @@ pub use outstanding::Room;
 use super::bucket::{Bucket, Caps};
 use super::delays::Delays;
 use super::fq::{FlowLists, Flows};
-use super::leaf::{ClassQueue, Discipline, GREEN, Leaf, QUANTUM, Record, Tenant, Way, YELLOW, green_quantum};
+use super::leaf::{ClassQueue, Counting, Discipline, GREEN, Leaf, QUANTUM, Record, Tenant, Way, YELLOW, green_quantum};
 use super::list::List;
 use super::red::Random;
-use super::spec::{Account, Limit, PortSpec, Rate, Spec};
+use super::spec::{Limit, PortSpec, Rate, Spec};
 use super::store::{Store, Sum, Taken};
 use super::wheel::Wheel;
 use crate::packet::{Class, Packet, Time};
@@ -66,7 +66,7 @@ pub struct Scheduler {
     /// Ways, then tenants, then own bounds.
     wheel: Wheel,
     random: Random,
-    account: Account,
+    counting: Counting,
     pub(super) delays: Delays,
     /// What waits for the port.
     backlog: Sum,
@@ -79,7 +79,7 @@ impl Scheduler {
     pub fn new(spec: &Arc<Spec>, port: PortSpec) -> Self {
         let (tenants, ways) = (spec.tenants.len(), spec.tunnels.len() + 1);
         let classes = Discipline::all(&spec.classes);
-        let flow_classes = classes.iter().filter(|class| class.flows.is_some()).count();
+        let flow_classes = classes.iter().filter(|class| class.has_flows).count();
         let flows = if flow_classes == 0 { 0 } else { (2 * spec.buffer.frames as usize).min(MOST_FLOWS) };
         let mut leaves = in_huge_pages(ways * tenants, Leaf::new(0, 0));
         for (at, leaf) in leaves.iter_mut().enumerate() {
@@ -113,7 +113,7 @@ impl Scheduler {
         }
         let caps =
             |at: usize| at.checked_sub(1).map_or_else(Caps::default, |tunnel| Caps::new(&spec.tunnels[tunnel].cap));
-        let has_flows = |(at, class): (usize, &Discipline)| u8::from(class.flows.is_some()) << at;
+        let has_flows = |(at, class): (usize, &Discipline)| u8::from(class.has_flows) << at;
         let strict = |(at, class): (usize, &Discipline)| u8::from(class.stretch != 0) << at;
         Self {
             link: Caps::new(&Limit { rate: port.rate, ..Limit::NONE }),
@@ -135,7 +135,7 @@ impl Scheduler {
             own: own.into_iter().map(|(leaf, caps, _)| (leaf, caps)).collect(),
             classes,
             random: Random::new(0x9e37_79b9_7f4a_7c15 ^ u64::from(port.port.0)),
-            account: port.account,
+            counting: port.account.into(),
             delays: Delays::new(),
             backlog: Sum::default(),
             spec: Arc::clone(spec),
@@ -169,18 +169,17 @@ impl Scheduler {
     pub(super) fn take(&mut self, index: usize, class: usize, store: &mut Store) -> Option<(Box<Packet>, Time)> {
         let leaf = &mut self.leaves[index];
         let ClassQueue { queue, .. } = &mut leaf.queues[class];
-        let taken = match self.classes[class].flows {
-            Some(of) if leaf.flowing >> class & 1 != 0 => {
-                let lists = &mut self.lists[index * self.flow_classes + usize::from(of)];
-                let taken = self.flows.take(lists, queue, store, usize::MAX).0;
-                if queue.chunks() == 0 {
-                    self.flows.forget(lists);
-                }
-                taken
+        let taken = if leaf.flowing >> class & 1 != 0 {
+            let lists = &mut self.lists[index * self.flow_classes + usize::from(self.classes[class].flows)];
+            let taken = self.flows.take(lists, queue, store, usize::MAX).0;
+            if queue.load().is_empty() {
+                self.flows.forget(lists);
             }
-            _ => store.unlink(queue, usize::MAX),
+            taken
+        } else {
+            store.unlink(queue, usize::MAX)
         };
-        let is_last = queue.chunks() == 0;
+        let is_last = queue.load().is_empty();
         let Taken { packet, size, since } = taken?;
         let gone = Sum::of(size);
         store.give_back(gone);

@@ -19,57 +19,106 @@ struct Slot {
     size: Size,
 }
 
-/// Octets with outer headers (17 bits), of which are outer (7), chunks (5), and the ECN field (2).
+/// What a packet takes, as a [`Load`], and behind that octets of outer headers (8 bits) and the ECN field (2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Size(u32);
+pub struct Size(u64);
 
 impl Size {
+    const OVERHEAD: u32 = 48;
+    const ECN: u32 = 56;
+
     /// Of a packet.
     #[inline(always)]
     pub fn of(packet: &Packet) -> Self {
-        let overhead = u32::from(packet.overhead).min(0x7f);
-        let len = packet.len.saturating_add(overhead).min(0x1_ffff);
-        let chunks = packet.frame.chunks().clamp(1, 0x1f) as u32;
-        Self(len | overhead << 17 | chunks << 24 | u32::from(packet.tos & 3) << 29)
+        let overhead = u64::from(packet.overhead);
+        let octets = (u64::from(packet.len) + overhead).min(0x1_ffff);
+        let chunks = packet.frame.chunks().clamp(1, 0x1f) as u64;
+        Self(octets | chunks << Load::CHUNKS | overhead << Self::OVERHEAD | u64::from(packet.tos & 3) << Self::ECN)
     }
 
-    /// Octets, outer headers included.
+    /// What it takes.
+    #[inline(always)]
+    pub const fn load(self) -> Load {
+        Load(self.0 & ((1 << Self::OVERHEAD) - 1))
+    }
+
+    /// Octets, outer headers included: 17 bits.
     #[inline(always)]
     pub const fn octets(self) -> u32 {
-        self.0 & 0x1_ffff
+        self.0 as u32
     }
 
     /// Octets of outer headers.
     #[inline(always)]
     pub const fn overhead(self) -> u32 {
-        self.0 >> 17 & 0x7f
+        (self.0 >> Self::OVERHEAD) as u32 & 0xff
     }
 
     /// Chunks of memory.
     #[inline(always)]
     pub const fn chunks(self) -> u32 {
-        self.0 >> 24 & 0x1f
+        self.load().chunks()
     }
 
     /// What the packet can carry of congestion.
     #[inline(always)]
     pub const fn ecn(self) -> Ecn {
-        Ecn::of((self.0 >> 29) as u8)
+        Ecn::of((self.0 >> Self::ECN) as u8)
+    }
+}
+
+/// What packets take together: octets with outer headers (40 bits), and chunks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load(u64);
+
+impl Load {
+    const CHUNKS: u32 = 40;
+
+    /// Octets.
+    #[inline(always)]
+    pub const fn octets(self) -> u64 {
+        self.0 & ((1 << Self::CHUNKS) - 1)
+    }
+
+    /// Chunks.
+    #[inline(always)]
+    pub const fn chunks(self) -> u32 {
+        (self.0 >> Self::CHUNKS) as u32
+    }
+
+    /// Whether it is nothing.
+    #[inline(always)]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// And what another takes.
+    #[inline(always)]
+    pub const fn add(&mut self, other: Self) {
+        self.0 += other.0;
+    }
+
+    /// Without what another takes, that is in it.
+    #[inline(always)]
+    pub const fn subtract(&mut self, other: Self) {
+        self.0 -= other.0;
     }
 }
 
 /// A queue of packets in the store, oldest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Queue {
+    /// Of an empty queue any.
     head: u32,
+    /// Of an empty queue `NIL`.
     tail: u32,
-    octets: u32,
-    chunks: u32,
+    /// What waits.
+    load: Load,
 }
 
 impl Default for Queue {
     fn default() -> Self {
-        Self { head: NIL, tail: NIL, octets: 0, chunks: 0 }
+        Self { head: 0, tail: NIL, load: Load::default() }
     }
 }
 
@@ -77,38 +126,19 @@ impl Queue {
     /// Whether nothing waits.
     #[inline(always)]
     pub const fn is_empty(&self) -> bool {
-        self.head == NIL
+        self.tail == NIL
     }
 
-    /// Octets that wait.
+    /// What waits: of a queue that is the [sum](Self::load_mut) of others, in all.
     #[inline(always)]
-    pub const fn octets(&self) -> u32 {
-        self.octets
+    pub const fn load(&self) -> Load {
+        self.load
     }
 
-    /// Chunks that wait.
+    /// The same, for a packet that came into, or left, a queue that this one is the sum of.
     #[inline(always)]
-    pub const fn chunks(&self) -> u32 {
-        self.chunks
-    }
-
-    /// What waits, but for how many packets it is.
-    #[inline(always)]
-    pub const fn sum(&self) -> Sum {
-        Sum { packets: 0, octets: self.octets, chunks: self.chunks }
-    }
-
-    /// A packet came into, or left, a queue that this one is the sum of.
-    #[inline(always)]
-    pub const fn count(&mut self, size: Size, came: bool) {
-        let (octets, chunks) = (size.octets(), size.chunks());
-        if came {
-            self.octets = self.octets.wrapping_add(octets);
-            self.chunks = self.chunks.wrapping_add(chunks);
-        } else {
-            self.octets = self.octets.wrapping_sub(octets);
-            self.chunks = self.chunks.wrapping_sub(chunks);
-        }
+    pub const fn load_mut(&mut self) -> &mut Load {
+        &mut self.load
     }
 }
 
@@ -117,31 +147,34 @@ impl Queue {
 pub struct Sum {
     /// How many.
     pub packets: u32,
-    octets: u32,
-    chunks: u32,
+    load: Load,
 }
 
 impl Sum {
     /// One.
     #[inline(always)]
     pub const fn of(size: Size) -> Self {
-        Self { packets: 1, octets: size.octets(), chunks: size.chunks() }
+        Self { packets: 1, load: size.load() }
     }
 
     /// And others.
     #[inline(always)]
     pub const fn add(&mut self, other: Self) {
         self.packets += other.packets;
-        self.octets = self.octets.wrapping_add(other.octets);
-        self.chunks += other.chunks;
+        self.load.add(other.load);
     }
 
     /// Without others that are among them.
     #[inline(always)]
     pub const fn subtract(&mut self, other: Self) {
         self.packets -= other.packets;
-        self.octets = self.octets.wrapping_sub(other.octets);
-        self.chunks -= other.chunks;
+        self.load.subtract(other.load);
+    }
+
+    /// What they take.
+    #[inline(always)]
+    pub const fn load(self) -> Load {
+        self.load
     }
 }
 
@@ -157,21 +190,21 @@ impl Free {
     /// What is left if these come.
     #[inline(always)]
     pub const fn without(self, sum: Sum) -> Self {
-        Self { chunks: self.chunks.wrapping_sub(sum.chunks), octets: self.octets - sum.octets as i64 }
+        Self { chunks: self.chunks.wrapping_sub(sum.load.chunks()), octets: self.octets - sum.load.octets() as i64 }
     }
 
     /// What there is when these are gone.
     #[inline(always)]
     const fn with(self, sum: Sum) -> Self {
-        Self { chunks: self.chunks.wrapping_add(sum.chunks), octets: self.octets + sum.octets as i64 }
+        Self { chunks: self.chunks.wrapping_add(sum.load.chunks()), octets: self.octets + sum.load.octets() as i64 }
     }
 
     /// Whether a queue may have a packet more, if there is room at all.
     #[inline(always)]
-    pub const fn admits(self, queue: Sum, alpha_eighths: u32) -> bool {
-        queue.octets < LEAST
-            || (((queue.octets as i64) << 3) < self.octets * alpha_eighths as i64
-                && ((queue.chunks as u64) << 3) < self.chunks as u64 * alpha_eighths as u64)
+    pub const fn admits(self, queue: Load, alpha_eighths: u32) -> bool {
+        queue.octets() < LEAST
+            || (((queue.octets() as i64) << 3) < self.octets * alpha_eighths as i64
+                && ((queue.chunks() as u64) << 3) < self.chunks as u64 * alpha_eighths as u64)
     }
 }
 
@@ -219,7 +252,7 @@ impl Store {
         self.slots.reserve_exact((whole.frames as usize).saturating_sub(self.slots.len()));
         sys::advise_huge(self.slots.spare_capacity_mut());
         while self.slots.len() < whole.frames as usize {
-            self.slots.push(Slot { packet: None, since: Time(0), next: self.empty, size: Size(0) });
+            self.slots.push(Slot { packet: None, since: Time(0), next: self.empty, size: Size::default() });
             self.empty = self.slots.len() as u32 - 1;
         }
         self.whole = Buffer { frames: whole.frames.max(used), ..whole };
@@ -260,7 +293,7 @@ impl Store {
     /// Whether there is room for so many packets.
     #[inline(always)]
     pub const fn has_room(&self, sum: Sum) -> bool {
-        (sum.chunks <= self.free.chunks) & (self.packets + sum.packets as usize <= self.slots.len())
+        (sum.load.chunks() <= self.free.chunks) & (self.packets + sum.packets as usize <= self.slots.len())
     }
 
     /// Puts a packet at a queue's end. There is room, and what it takes is [charged](Self::charge) to the store apart.
@@ -269,15 +302,14 @@ impl Store {
         let at = self.empty;
         let slot = &mut self.slots[at as usize];
         self.empty = slot.next;
-        (slot.since, slot.next, slot.size) = (now, NIL, size);
+        (slot.since, slot.size) = (now, size);
         // An empty slot has none, which need not be found out here.
         mem::forget(slot.packet.replace(packet));
-        match self.slots.get_mut(queue.tail as usize) {
-            Some(tail) if queue.head != NIL => tail.next = at,
-            _ => queue.head = at,
-        }
-        queue.tail = at;
-        queue.count(size, true);
+        // Whether a queue is empty is as good as random: its first packet is put behind itself.
+        let (head, tail) = if queue.is_empty() { (at, at) } else { (queue.head, queue.tail) };
+        self.slots[tail as usize].next = at;
+        (queue.head, queue.tail) = (head, at);
+        queue.load.add(size.load());
     }
 
     /// These packets have come.
@@ -299,27 +331,51 @@ impl Store {
     #[inline(always)]
     pub fn unlink(&mut self, queue: &mut Queue, room: usize) -> Option<Taken> {
         let at = queue.head;
-        let slot = self.slots.get_mut(at as usize)?;
+        let slot = if queue.is_empty() { None } else { self.slots.get_mut(at as usize) }?;
         let (size, since) = (slot.size, slot.since);
         if size.chunks() as usize > room {
             return None;
         }
         let packet = slot.packet.take()?;
-        let next = slot.next;
-        queue.head = next;
+        queue.head = slot.next;
+        queue.tail = if at == queue.tail { NIL } else { queue.tail };
         slot.next = self.empty;
         self.empty = at;
         self.prefetch(queue);
-        queue.count(size, false);
+        queue.load.subtract(size.load());
         Some(Taken { packet, size, since })
     }
 
     /// Asks for the memory of a queue's first packet.
     #[inline(always)]
     pub fn prefetch(&self, queue: &Queue) {
-        sys::prefetch_element(&self.slots, if queue.head == NIL { 0 } else { queue.head as usize });
+        sys::prefetch_element(&self.slots, queue.head as usize);
     }
 }
 
 /// A queue may have so many octets whatever others have, as long as there is room at all: two packets.
-const LEAST: u32 = 3_000;
+const LEAST: u64 = 3_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// The parts of a size do not touch each other, also in the sum of a full queue.
+        #[test]
+        fn a_size_keeps_what_the_scheduler_needs_of_a_packet(len in 0..70_000_u32, overhead: u8, tos: u8, count in 1..1_000_u32) {
+            let mut packet = Packet::empty();
+            (packet.len, packet.overhead, packet.tos) = (len, overhead, tos);
+            let size = Size::of(&packet);
+            let octets = len + u32::from(overhead);
+            prop_assert_eq!((size.octets(), size.overhead(), size.chunks()), (octets, overhead.into(), 1));
+            prop_assert_eq!(size.ecn(), Ecn::of(tos & 3));
+            let mut sum = Sum::default();
+            (0..count).for_each(|_| sum.add(Sum::of(size)));
+            prop_assert_eq!((sum.load().octets(), sum.load().chunks()), (u64::from(octets) * u64::from(count), count));
+            sum.subtract(Sum::of(size));
+            prop_assert_eq!((sum.packets, sum.load().is_empty()), (count - 1, count == 1));
+        }
+    }
+}

@@ -78,7 +78,7 @@ impl Scheduler {
     ) {
         let mut backlog = self.backlog;
         backlog.add(arrivals.sum);
-        if !store.has_room(arrivals.sum) || !store.free().without(arrivals.sum).admits(backlog, PORT_ALPHA) {
+        if !store.has_room(arrivals.sum) || !store.free().without(arrivals.sum).admits(backlog.load(), PORT_ALPHA) {
             // There may be room for some of them.
             return packets.for_each(|packet| self.put(packet, store, now, now).unwrap_or_else(&mut refuse));
         }
@@ -90,7 +90,7 @@ impl Scheduler {
             let arrival = arrivals.of[at % Batch::SIZE];
             let (index, class) = place(arrival.owner);
             let leaf = &self.leaves[index];
-            if !free.admits(leaf.queues[class].queue.sum(), self.classes[class].alpha) {
+            if !free.admits(leaf.queues[class].queue.load(), self.classes[class].alpha) {
                 self.records[arrival.owner as usize].refused += 1;
                 came.subtract(Sum::of(arrival.size));
                 refuse(packet);
@@ -129,8 +129,8 @@ impl Scheduler {
         let leaf = &self.leaves[index];
         let (free, came) = (store.free(), Sum::of(arrival.size));
         let is_admitted = store.has_room(came)
-            && free.admits(leaf.queues[class].queue.sum(), self.classes[class].alpha)
-            && free.admits(self.backlog, PORT_ALPHA);
+            && free.admits(leaf.queues[class].queue.load(), self.classes[class].alpha)
+            && free.admits(self.backlog.load(), PORT_ALPHA);
         if !is_admitted {
             self.records[arrival.owner as usize].refused += 1;
             return Err(packet);
@@ -166,8 +166,7 @@ impl Scheduler {
     fn put_in_flow(&mut self, packet: Box<Packet>, arrival: Arrival, store: &mut Store, since: Time) {
         let Arrival { owner, flow, size } = arrival;
         let (index, class) = place(owner);
-        let of = self.classes[class].flows.unwrap_or_default();
-        let lists = &mut self.lists[index * self.flow_classes + usize::from(of)];
+        let lists = &mut self.lists[index * self.flow_classes + usize::from(self.classes[class].flows)];
         let leaf = &mut self.leaves[index];
         let queue = &mut leaf.queues[class].queue;
         if leaf.flowing >> class & 1 == 0 {
@@ -178,7 +177,7 @@ impl Scheduler {
             None => store.link(queue, packet, size, since),
             Some(flow) => {
                 store.link(&mut self.flows.at(flow).queue, packet, size, since);
-                queue.count(size, true);
+                queue.load_mut().add(size.load());
             }
         }
     }
@@ -190,8 +189,8 @@ const SHORT_NS: u64 = 20_000;
 /// Whether flows need not be told apart yet: with this packet it is a batch at most, and soon gone.
 #[inline(always)]
 fn is_short(queue: &Queue, size: Size, slowness: u32) -> bool {
-    let octets = u64::from(queue.octets() + size.octets());
-    (queue.chunks() < Batch::SIZE as u32) & (octets * u64::from(slowness) <= SHORT_NS << 16)
+    let octets = queue.load().octets() + u64::from(size.octets());
+    (queue.load().chunks() < Batch::SIZE as u32) & (octets * u64::from(slowness) <= SHORT_NS << 16)
 }
 
 /// What the queues of a leaf's class are known by.

@@ -2,6 +2,7 @@
 
 use super::{Room, Scheduler};
 use crate::packet::{Batch, Class, DropReason, Exit, Exits, Packet, Time};
+use crate::qos::bucket::Left;
 use crate::qos::codel;
 use crate::qos::fq::{FlowLists, Flows};
 use crate::qos::leaf::{ClassQueue, Discipline, GREEN, Leaf, Signal, State, Tenant, YELLOW, wire_octets};
@@ -35,6 +36,26 @@ enum Sign {
     Dropped,
     /// Nothing: it cannot be marked, and its class does not drop.
     None,
+}
+
+/// What may still be sent, of which the last packet may be in excess.
+#[derive(Clone, Copy)]
+struct Credit {
+    /// Octets of the link.
+    wire: i64,
+    /// Octets as the port counts them.
+    octets: i64,
+    packets: i64,
+}
+
+/// Why a leaf sends no more.
+enum Ends {
+    /// There is no room for its next packet.
+    NoRoom,
+    /// It has sent what it may.
+    Spent,
+    /// It has no packet left.
+    Idle,
 }
 
 /// Why a way's turn is interrupted. Leaves are told by their numbers.
@@ -99,24 +120,36 @@ impl Scheduler {
         self.backlog.subtract(gone);
         store.give_back(gone);
         if marks != 0 {
-            let marked = |(at, _): &(usize, &mut Packet)| marks >> at & 1 != 0;
-            out.iter_mut().enumerate().filter(marked).for_each(|(_, packet)| packet.frame.prefetch());
-            out.iter_mut().enumerate().filter(marked).for_each(|(_, packet)| packet.set_ecn(Ecn::Ce));
+            out.of(marks, |packet| packet.frame.prefetch());
+            out.of(marks, |packet| packet.set_ecn(Ecn::Ce));
         }
     }
 
     /// Lets packets of one way go, as long as it has its turn.
     #[inline]
     fn serve(&mut self, at: u32, store: &mut Store, departure: &mut Departure<'_>) -> Pause {
+        let way = &mut self.ways[at as usize];
+        way.caps.refill(departure.now);
+        let Left { octets, packets } = way.caps.left();
+        let whole = Credit { wire: self.link.left().octets, octets, packets };
+        let mut credit = whole;
+        let pause = self.take_turns(at, &mut credit, store, departure);
+        self.link.spend(whole.wire - credit.wire, 0);
+        self.ways[at as usize].caps.spend(whole.octets - credit.octets, whole.packets - credit.packets);
+        pause
+    }
+
+    /// Lets leaves of a way have their turns, as far as the port and the way may send.
+    #[inline(always)]
+    fn take_turns(&mut self, at: u32, credit: &mut Credit, store: &mut Store, departure: &mut Departure<'_>) -> Pause {
         let now = departure.now;
         let way = &mut self.ways[at as usize];
-        way.caps.refill(now);
         let is_green = way.in_green;
         // Of green ways the only one takes turns with itself: that is rare, and they are long.
         let alone = !is_green & self.yellow.is_single();
         let list = if is_green { GREEN } else { YELLOW };
-        while departure.left > 0 && self.link.is_open() {
-            if !way.caps.is_open() {
+        while departure.left > 0 && credit.wire > 0 {
+            if (credit.octets <= 0) | (credit.packets <= 0) {
                 return Pause::Shut;
             }
             let turns = if is_green { &mut way.green } else { &mut way.yellow };
@@ -134,20 +167,24 @@ impl Scheduler {
             }
             let tenant = &mut self.tenants[usize::from(leaf.tenant)];
             tenant.refill(now);
-            if !tenant.caps.is_open() {
+            let mut left = tenant.caps.left();
+            let mut own = None;
+            if leaf.bounded
+                && let Ok(at) = self.own.binary_search_by_key(&index, |(leaf, _)| *leaf)
+            {
+                let caps = &mut self.own[at].1;
+                caps.refill(now);
+                left = left.min(caps.left());
+                own = Some(caps);
+            }
+            if (left.octets <= 0) | (left.packets <= 0) {
                 return Pause::Park(index);
             }
-            if leaf.bounded
-                && let Ok(own) = self.own.binary_search_by_key(&index, |(leaf, _)| *leaf)
-            {
-                let caps = &mut self.own[own].1;
-                caps.refill(now);
-                if !caps.is_open() {
-                    return Pause::Park(index);
+            if is_green {
+                if !tenant.is_green {
+                    return Pause::Fade(index);
                 }
-            }
-            if is_green && !tenant.is_green {
-                return Pause::Fade(index);
+                left.octets = left.octets.min(tenant.guarantee.left_octets());
             }
             let turn = &mut leaf.turns[list];
             if turn.deficit <= 0 {
@@ -155,18 +192,23 @@ impl Scheduler {
                 turns.rotate();
                 continue;
             }
-
-            loop {
+            // What the leaf may send at once, of which the last packet may be in excess.
+            let budget = if alone { i64::MAX } else { share.budget };
+            let octets = left.octets.min(turn.deficit.into()).min(budget).min(credit.octets);
+            let packets = left.packets.min(credit.packets).min(departure.left as i64);
+            let whole = Credit { wire: credit.wire, octets, packets };
+            let mut rest = whole;
+            let ends = loop {
                 let class = leaf.pick(&self.classes, self.strict, now);
                 let discipline = &self.classes[class];
                 let line = &mut leaf.queues[class];
-                let flows = index as usize * self.flow_classes + usize::from(discipline.flows.unwrap_or_default());
+                let flows = index as usize * self.flow_classes + usize::from(discipline.flows);
                 let (taken, behind, flow) = if leaf.flowing >> class & 1 != 0 {
                     self.flows.take(&mut self.lists[flows], &mut line.queue, store, departure.room)
                 } else {
-                    (store.unlink(&mut line.queue, departure.room), line.queue.octets(), None)
+                    (store.unlink(&mut line.queue, departure.room), line.queue.load().octets(), None)
                 };
-                let Some(Taken { packet, size, since }) = taken else { return Pause::End };
+                let Some(Taken { packet, size, since }) = taken else { break Ends::NoRoom };
                 sys::prefetch_read(&*packet);
                 departure.gone.add(Sum::of(size));
                 let delay = now.since(since);
@@ -205,31 +247,15 @@ impl Scheduler {
                     leaf.uneasy &= !(1 << class);
                     record.codel.calm();
                 }
-                let is_last = line.queue.chunks() == 0;
+                let is_last = line.queue.load().is_empty();
                 if let Some(packet) = packet {
                     departure.push(packet, size);
-                    let octets = self.account.octets(size);
-                    self.link.spend(wire_octets(size));
-                    way.caps.spend(octets);
-                    tenant.caps.spend(octets);
-                    if is_green {
-                        tenant.guarantee.spend_octets(octets);
-                        tenant.is_green = tenant.guarantee.is_open();
-                        if !tenant.is_green {
-                            // It has no more of this turn.
-                            leaf.turns[GREEN].deficit = 0;
-                        }
-                    }
-                    leaf.turns[list].deficit -= octets as i32;
-                    let share = &mut way.shares[list];
-                    share.budget = if alone { 0 } else { share.budget - i64::from(octets) };
-                    if leaf.charge(class, octets, discipline.stretch, now) {
+                    let octets = self.counting.octets(size);
+                    rest.wire -= i64::from(wire_octets(size));
+                    rest.octets -= i64::from(octets);
+                    rest.packets -= 1;
+                    if leaf.charge(class, octets, discipline, now) {
                         *record = record.with(mem::take(&mut leaf.queues[class].sent));
-                    }
-                    if leaf.bounded
-                        && let Ok(own) = self.own.binary_search_by_key(&index, |(leaf, _)| *leaf)
-                    {
-                        self.own[own].1.spend(octets);
                     }
                 }
                 if is_last & (leaf.flowing >> class & 1 != 0) {
@@ -237,6 +263,34 @@ impl Scheduler {
                 }
                 leaf.close(class, is_last);
                 if leaf.mask == 0 {
+                    break Ends::Idle;
+                }
+                if (rest.octets <= 0) | (rest.packets <= 0) | (rest.wire <= 0) {
+                    break Ends::Spent;
+                }
+            };
+            let (octets, packets) = (whole.octets - rest.octets, whole.packets - rest.packets);
+            credit.wire = rest.wire;
+            credit.octets -= octets;
+            credit.packets -= packets;
+            share.budget = if alone { 0 } else { share.budget - octets };
+            leaf.turns[list].deficit -= octets as i32;
+            tenant.caps.spend(octets, packets);
+            if let Some(own) = own {
+                own.spend(octets, packets);
+            }
+            if is_green {
+                tenant.guarantee.spend_octets(octets);
+                tenant.is_green = tenant.guarantee.is_open();
+                if !tenant.is_green {
+                    // It has no more of this turn.
+                    leaf.turns[GREEN].deficit = 0;
+                }
+            }
+            match ends {
+                Ends::NoRoom => return Pause::End,
+                Ends::Spent => {}
+                Ends::Idle => {
                     leaf.state = State::Idle;
                     let (word, bit) = (usize::from(leaf.way) / 64, 1 << (leaf.way % 64));
                     self.active[usize::from(leaf.tenant) * self.words + word] &= !bit;
@@ -245,17 +299,6 @@ impl Scheduler {
                     if way.is_astray() {
                         return Pause::Empty;
                     }
-                    break;
-                }
-                let goes_on = (leaf.turns[list].deficit > 0)
-                    & (alone | (way.shares[list].budget > 0))
-                    & tenant.caps.is_open()
-                    & way.caps.is_open()
-                    & self.link.is_open()
-                    & (departure.left > 0)
-                    & !leaf.bounded;
-                if !goes_on {
-                    break;
                 }
             }
         }
@@ -297,10 +340,7 @@ impl Leaf {
     #[inline(always)]
     fn pick(&mut self, classes: &[Discipline; Class::COUNT], strict: u8, now: Time) -> usize {
         if self.mask & self.mask.wrapping_sub(1) == 0 {
-            // Alone it owes nothing to others for what it sends.
-            let class = self.mask.trailing_zeros() as usize % Class::COUNT;
-            self.deficits[class] = self.deficits[class].max(1);
-            return class;
+            return self.mask.trailing_zeros() as usize % Class::COUNT;
         }
         let mut urgent = self.mask & strict;
         while urgent != 0 {
@@ -325,13 +365,16 @@ impl Leaf {
     }
 
     /// A packet went: its class pays. Turns are not looked at in a strict class, and the moment in no other: to reckon
-    /// both is less than to guess which. Returns whether it is time to record what was sent.
+    /// both is less than to guess which. A class that is alone owes nothing to others for what it sends. Returns whether it is
+    /// time to record what was sent.
     #[inline(always)]
-    fn charge(&mut self, class: usize, octets: u32, stretch: u32, now: Time) -> bool {
+    fn charge(&mut self, class: usize, octets: u32, discipline: &Discipline, now: Time) -> bool {
         let ClassQueue { due, sent, .. } = &mut self.queues[class];
-        self.deficits[class] = self.deficits[class].saturating_sub(octets.div_ceil(4) as i16);
+        let pays = if self.mask & self.mask.wrapping_sub(1) == 0 { 0 } else { discipline.pays };
+        // Above zero it was before.
+        self.deficits[class] = self.deficits[class].wrapping_sub(octets.div_ceil(4) as i16 & pays);
         // Q16.16 ns per octet, 1/256: 2⁻²⁴ ns; kept in 1/256 ns.
-        let takes = (u64::from(octets) * u64::from(self.slowness) * u64::from(stretch)) >> 16;
+        let takes = (u64::from(octets) * u64::from(self.slowness) * u64::from(discipline.stretch)) >> 16;
         *due = (now.0 << 8).wrapping_add(ahead(*due, now)).wrapping_add(takes);
         sent.count(octets)
     }
