@@ -274,7 +274,6 @@ impl Scheduler {
             credit.octets -= octets;
             credit.packets -= packets;
             share.budget = if alone { 0 } else { share.budget - octets };
-            leaf.turns[list].deficit -= octets as i32;
             tenant.caps.spend(octets, packets);
             if let Some(own) = own {
                 own.spend(octets, packets);
@@ -287,6 +286,7 @@ impl Scheduler {
                     leaf.turns[GREEN].deficit = 0;
                 }
             }
+            leaf.turns[list].deficit -= octets as i32;
             match ends {
                 Ends::NoRoom => return Pause::End,
                 Ends::Spent => {}
