@@ -58,7 +58,7 @@ impl Batch {
 
     /// Calls `each` for those of the first [`Self::SIZE`] whose bit is set, in order.
     #[inline(always)]
-    pub fn of(&mut self, mut bits: u64, mut each: impl FnMut(&mut Packet)) {
+    pub fn for_each_of(&mut self, mut bits: u64, mut each: impl FnMut(&mut Packet)) {
         while let Some(packet) = self.packets.get_mut(bits.trailing_zeros() as usize)
             && bits != 0
         {
@@ -171,7 +171,7 @@ mod tests {
                 packet.flow = flow;
                 batch.push(packet);
             }
-            batch.of(bits, |packet| called.push(packet.flow));
+            batch.for_each_of(bits, |packet| called.push(packet.flow));
             let is_set = |flow: &u32| *flow < 64 && bits >> flow & 1 != 0;
             prop_assert_eq!(called, (0..count).filter(is_set).collect::<Vec<_>>());
         }

@@ -350,8 +350,6 @@ pub struct Discipline {
     pub alpha: u32,
     /// A turn, in units of four octets; 0: a strict class.
     pub quantum: i16,
-    /// Which bits of what a packet takes of a turn count: none in a strict class.
-    pub pays: i16,
     /// A strict class: how many times as long as at the full rate its octets take at its limit, in 1/256.
     pub stretch: u32,
     /// Flow queues are kept.
@@ -387,7 +385,6 @@ impl Discipline {
             let has_flows = matches!(class.aqm, Aqm::FqCodel(_));
             let flows = before;
             before += u8::from(has_flows);
-            let is_strict = matches!(class.service, Service::Strict { .. });
             Self {
                 aqm: match class.aqm {
                     Aqm::Tail => Signal::Never,
@@ -412,7 +409,6 @@ impl Discipline {
                     Service::Drr { share } => unit(share.into()),
                     Service::Strict { .. } => 0,
                 },
-                pays: if is_strict { 0 } else { -1 },
                 stretch: match class.service {
                     Service::Strict { percent } => 25_600 / u32::from(percent.max(1)),
                     Service::Drr { .. } => 0,

@@ -67,12 +67,13 @@ impl Size {
     }
 }
 
-/// What packets take together: octets with outer headers (40 bits), and chunks.
+/// What packets take together: octets with outer headers (38 bits), and chunks (26). A buffer has at most 2²⁴ chunks of 2¹²
+/// octets, and as many outer headers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load(u64);
 
 impl Load {
-    const CHUNKS: u32 = 40;
+    const CHUNKS: u32 = 38;
 
     /// Octets.
     #[inline(always)]

@@ -120,8 +120,8 @@ impl Scheduler {
         self.backlog.subtract(gone);
         store.give_back(gone);
         if marks != 0 {
-            out.of(marks, |packet| packet.frame.prefetch());
-            out.of(marks, |packet| packet.set_ecn(Ecn::Ce));
+            out.for_each_of(marks, |packet| packet.frame.prefetch());
+            out.for_each_of(marks, |packet| packet.set_ecn(Ecn::Ce));
         }
     }
 
@@ -365,14 +365,15 @@ impl Leaf {
     }
 
     /// A packet went: its class pays. Turns are not looked at in a strict class, and the moment in no other: to reckon
-    /// both is less than to guess which. A class that is alone owes nothing to others for what it sends. Returns whether it is
-    /// time to record what was sent.
+    /// both is less than to guess which. A class that is alone owes nothing to others, and has saved nothing. Returns whether
+    /// it is time to record what was sent.
     #[inline(always)]
     fn charge(&mut self, class: usize, octets: u32, discipline: &Discipline, now: Time) -> bool {
         let ClassQueue { due, sent, .. } = &mut self.queues[class];
-        let pays = if self.mask & self.mask.wrapping_sub(1) == 0 { 0 } else { discipline.pays };
-        // Above zero it was before.
-        self.deficits[class] = self.deficits[class].wrapping_sub(octets.div_ceil(4) as i16 & pays);
+        let alone = self.mask & self.mask.wrapping_sub(1) == 0;
+        // One that is not had something left, so that this is no less than a packet below zero.
+        let rest = self.deficits[class].wrapping_sub(octets.div_ceil(4) as i16);
+        self.deficits[class] = if alone | (discipline.quantum == 0) { 0 } else { rest };
         // Q16.16 ns per octet, 1/256: 2⁻²⁴ ns; kept in 1/256 ns.
         let takes = (u64::from(octets) * u64::from(self.slowness) * u64::from(discipline.stretch)) >> 16;
         *due = (now.0 << 8).wrapping_add(ahead(*due, now)).wrapping_add(takes);

@@ -59,6 +59,61 @@ fn a_guarantee_is_of_octets_however_short_the_packets() {
     }
 }
 
+/// Who was alone before others came owes them nothing for it: neither what it sent since, nor what it owed before.
+#[test]
+fn a_class_that_was_alone_owes_nothing() {
+    let mut spec = spec(None, &[(None, Limit::NONE, 1_000)]);
+    spec.classes[2].service = Service::Drr { share: 1 };
+    spec.classes[3].service = Service::Drr { share: 1_000 };
+    let mut lab = Lab::new(spec);
+    let all = |lab: &mut Lab| while !lab.poll(usize::MAX).is_empty() {};
+    // One packet, for which many turns are to be saved up: the other's packets are gone before it, or it owes them.
+    lab.offer(Offer::of(0, 2, 9_000));
+    (0..200).for_each(|_| lab.offer(Offer::of(0, 3, 1_000)));
+    all(&mut lab);
+    for alone in [1, 500] {
+        (0..alone).for_each(|_| lab.offer(Offer::of(0, 2, 64)));
+        all(&mut lab);
+        (0..200).for_each(|_| lab.offer(Offer::of(0, 3, 1_000)));
+        (0..20).for_each(|_| lab.offer(Offer::of(0, 2, 64)));
+        let before = lab.sent.len();
+        all(&mut lab);
+        let first = lab.sent[before..].iter().position(|sent| sent.class == 2).expect("it is served");
+        // A turn of the other is 16,384 octets.
+        assert!(first <= 17, "behind {first} packets of the other, {alone} alone");
+    }
+}
+
+/// Turns of ways are cut where they end, not where the turn of a leaf does: who has much weight and wakes in the middle of one
+/// waits for the next.
+#[test]
+fn a_heavy_tenant_that_wakes_does_not_prolong_its_ways_turn() {
+    let mut spec = spec(None, &[(None, Limit::NONE, 1), (None, Limit::NONE, 1_000)]);
+    spec.tunnels.extend((0..2).map(|at| TunnelSpec { name: format!("t{at}"), cap: Limit::NONE }));
+    let mut lab = Lab::new(spec);
+    let offer = |tenant, into| Offer { into: Some(into), ..Offer::of(tenant, 2, 500) };
+    for into in [0, 1] {
+        (0..100).for_each(|_| lab.offer(offer(0, into)));
+    }
+    // In the middle of the first way's turn.
+    let first = lab.poll(1)[0].into;
+    (0..100).for_each(|_| lab.offer(offer(1, first)));
+    let sent = lab.poll(usize::MAX);
+    let other = sent.iter().position(|sent| sent.into != first).expect("the other way is served");
+    assert!(other <= 4, "after {other} packets");
+}
+
+/// Who has saved a guarantee sends just as much of it before others, and a packet in excess.
+#[test]
+fn what_was_saved_of_a_guarantee_goes_before_others_to_the_packet() {
+    let limit = Limit { burst: Some(2_000), ..Limit::NONE };
+    let mut lab = Lab::new(spec(Some(100_000_000_000), &[(None, Limit::NONE, 1), (Some(10_000_000_000), limit, 1)]));
+    (0..100).for_each(|_| lab.offer(Offer::of(0, 2, 64)));
+    (0..100).for_each(|_| lab.offer(Offer::of(1, 2, 64)));
+    let green = lab.poll(usize::MAX).iter().take_while(|sent| sent.tenant == 1).count();
+    assert_eq!(green, 2_000_usize.div_ceil(64));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
