@@ -249,7 +249,8 @@ impl Scheduler {
             let leaf = |turns: &Ring, at: usize| &self.leaves[turns.ahead(at as u32) as usize];
             let own = |leaf: &Leaf| usize::from(leaf.way) == number;
             (yellow, green) = (yellow + way.yellow.len(), green + way.green.len());
-            let listed = self.leaves.iter().filter(|leaf| own(leaf) && leaf.state == State::Listed);
+            let listed = |leaf: &&Leaf| own(leaf) && leaf.state == State::Listed && leaf.in_yellow;
+            let listed = self.leaves.iter().filter(listed);
             if way.is_astray()
                 || way.shares[YELLOW].quanta != listed.map(|leaf| i64::from(leaf.turns[YELLOW].quantum)).sum::<i64>()
                 || way.shares[GREEN].quanta
@@ -262,7 +263,7 @@ impl Scheduler {
         }
         // Each has one place, since there are as many as have one.
         let in_turns = (all(|leaf| leaf.in_yellow), all(|leaf| leaf.in_green)) == (yellow, green);
-        let turns = all(|leaf| leaf.state == State::Listed && !leaf.in_yellow) == 0;
+        let turns = all(|leaf| leaf.state == State::Listed && !leaf.in_yellow && !leaf.in_green) == 0;
         let idle_without = self.leaves.iter().all(|leaf| (leaf.mask == 0) == (leaf.state == State::Idle));
         let masks = self.leaves.iter().all(|leaf| {
             (0..Class::COUNT).all(|class| (leaf.mask >> class & 1 == 0) == leaf.queues[class].queue.load().is_empty())

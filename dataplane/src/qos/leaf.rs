@@ -293,6 +293,24 @@ impl Way {
 }
 
 impl Way {
+    /// A leaf that may send gets a turn among all, behind them unless it has a place.
+    #[inline(always)]
+    pub fn join(&mut self, leaf: &mut Leaf, index: u32) {
+        if !leaf.in_yellow {
+            leaf.in_yellow = true;
+            leaf.turns[YELLOW].begin();
+            self.yellow.push(index);
+        }
+        self.shares[YELLOW].quanta += i64::from(leaf.turns[YELLOW].quantum);
+    }
+
+    /// A leaf that was listed may not send any more.
+    #[inline(always)]
+    pub fn leave(&mut self, leaf: &mut Leaf, index: u32) {
+        self.shares[YELLOW].quanta -= i64::from(leaf.turns[YELLOW].quantum) * i64::from(leaf.in_yellow);
+        self.pass(leaf, index);
+    }
+
     /// Takes a leaf out of the turns in which it is the first.
     #[inline(always)]
     pub fn pass(&mut self, leaf: &mut Leaf, index: u32) {

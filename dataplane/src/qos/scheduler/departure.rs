@@ -66,8 +66,6 @@ enum Pause {
     Next,
     /// It is above its cap.
     Shut,
-    /// The leaf has a turn and may not send.
-    Pass(u32),
     /// The leaf or its tenant is above a limit.
     Park(u32),
     /// The tenant of the leaf whose green turn it is has had its guarantee.
@@ -77,9 +75,9 @@ enum Pause {
 }
 
 /// Turns ahead for which a leaf's first packet is asked for, then its queue, and first of all the leaf.
-const NEAR: u32 = 2;
-const FAR: u32 = 4;
-const FARTHER: u32 = 7;
+const NEAR: u32 = 4;
+const FAR: u32 = 9;
+const FARTHER: u32 = 14;
 /// Early drops of one call at most.
 const DROPS: usize = Batch::SIZE;
 /// Nanoseconds that a strict class may be ahead of its limit, at its limit's rate.
@@ -106,7 +104,6 @@ impl Scheduler {
                 Pause::Next if self.ways[way as usize].in_green => self.green.rotate(&mut self.ways),
                 Pause::Next => self.yellow.rotate(&mut self.ways),
                 Pause::Shut => self.shut(way, now),
-                Pause::Pass(leaf) => self.pass(leaf),
                 Pause::Park(leaf) => {
                     self.lift(leaf);
                     self.file(leaf, now);
@@ -154,11 +151,17 @@ impl Scheduler {
             }
             let turns = if is_green { &mut way.green } else { &mut way.yellow };
             let index = turns.first();
-            let flows = (&*self.lists, self.flow_classes, &self.flows);
-            look_ahead(turns, &self.leaves, &self.tenants, flows, store);
+            if turns.len() > FARTHER as usize {
+                let flows = (&*self.lists, self.flow_classes, &self.flows);
+                look_ahead(turns, &self.leaves, &self.tenants, flows, store);
+            }
             let leaf = &mut self.leaves[index as usize];
             if leaf.state != State::Listed {
-                return Pause::Pass(index);
+                way.pass(leaf, index);
+                if way.is_astray() {
+                    return Pause::Empty;
+                }
+                continue;
             }
             let share = &mut way.shares[list];
             if share.budget <= 0 && !alone {
@@ -294,8 +297,7 @@ impl Scheduler {
                     leaf.state = State::Idle;
                     let (word, bit) = (usize::from(leaf.way) / 64, 1 << (leaf.way % 64));
                     self.active[usize::from(leaf.tenant) * self.words + word] &= !bit;
-                    way.shares[YELLOW].quanta -= i64::from(leaf.turns[YELLOW].quantum);
-                    way.pass(leaf, index);
+                    way.leave(leaf, index);
                     if way.is_astray() {
                         return Pause::Empty;
                     }

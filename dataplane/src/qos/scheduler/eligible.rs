@@ -16,9 +16,6 @@ impl Scheduler {
     #[inline(never)]
     pub(super) fn activate(&mut self, index: u32, now: Time) {
         let leaf = &mut self.leaves[index as usize];
-        if !leaf.in_yellow {
-            leaf.turns[YELLOW].begin();
-        }
         let (tenant, way) = (usize::from(leaf.tenant), usize::from(leaf.way));
         if leaf.is_guaranteed {
             let had = self.has_packets(tenant);
@@ -54,16 +51,16 @@ impl Scheduler {
         let leaf = &mut self.leaves[index as usize];
         leaf.state = State::Listed;
         let at = usize::from(leaf.way);
-        let way = &mut self.ways[at];
-        way.shares[YELLOW].quanta += i64::from(leaf.turns[YELLOW].quantum);
-        if !leaf.in_yellow {
-            leaf.in_yellow = true;
-            way.yellow.push(index);
-        }
+        let mut is_green = false;
         if leaf.is_guaranteed {
+            is_green = self.tenants[usize::from(leaf.tenant)].is_green;
             self.colour(index, now);
         }
-        if self.ways[at].is_astray() {
+        let (leaf, way) = (&mut self.leaves[index as usize], &mut self.ways[at]);
+        if !is_green | leaf.in_yellow {
+            way.join(leaf, index);
+        }
+        if way.is_astray() {
             self.relist(at);
         }
     }
@@ -119,30 +116,26 @@ impl Scheduler {
     pub(super) fn lift(&mut self, index: u32) {
         let leaf = &mut self.leaves[index as usize];
         if leaf.state == State::Listed {
-            self.ways[usize::from(leaf.way)].shares[YELLOW].quanta -= i64::from(leaf.turns[YELLOW].quantum);
-            self.pass(index);
-        }
-    }
-
-    /// Takes a leaf out of the turns in which it is the first.
-    #[inline]
-    pub(super) fn pass(&mut self, index: u32) {
-        let leaf = &mut self.leaves[index as usize];
-        let at = usize::from(leaf.way);
-        let way = &mut self.ways[at];
-        way.pass(leaf, index);
-        if way.is_astray() {
-            self.relist(at);
+            let at = usize::from(leaf.way);
+            let way = &mut self.ways[at];
+            way.leave(leaf, index);
+            if way.is_astray() {
+                self.relist(at);
+            }
         }
     }
 
     /// The tenant of the leaf whose green turn it is has had its guarantee.
     pub(super) fn fade(&mut self, index: u32, now: Time) {
         let leaf = &mut self.leaves[index as usize];
-        let way = usize::from(leaf.way);
-        self.ways[way].pass_green(leaf);
+        let at = usize::from(leaf.way);
+        let way = &mut self.ways[at];
+        way.pass_green(leaf);
+        if !leaf.in_yellow {
+            way.join(leaf, index);
+        }
         self.colour(index, now);
-        self.relist(way);
+        self.relist(at);
     }
 
     /// A way is in the port's lists if it has leaves in its own and is not shut.
