@@ -83,8 +83,9 @@ impl Scheduler {
             return packets.for_each(|packet| self.put(packet, store, now, now).unwrap_or_else(&mut refuse));
         }
         let (free, mut came) = (store.free(), arrivals.sum);
-        // Whether a packet is its leaf's first is as good as random: nothing waits for the answer.
-        let (mut woken, mut count) = ([0; Batch::SIZE], 0);
+        // Whether a packet is its leaf's first is as good as random, and whether that has a guarantee: nothing waits for the
+        // answers. Those with a guarantee, which are more work, come last.
+        let (mut woken, mut counts) = ([[0; Batch::SIZE]; 2], [0; 2]);
         for (at, packet) in packets.enumerate() {
             self.ask_for(arrivals.of[(at + NEAR) % Batch::SIZE]);
             let arrival = arrivals.of[at % Batch::SIZE];
@@ -96,13 +97,16 @@ impl Scheduler {
                 refuse(packet);
                 continue;
             }
-            woken[count % Batch::SIZE] = index as u32;
-            count += usize::from(leaf.mask == 0);
+            let run = usize::from(leaf.is_guaranteed);
+            woken[run][counts[run] % Batch::SIZE] = index as u32;
+            counts[run] += usize::from(leaf.mask == 0);
             self.accept(packet, arrival, store, now);
         }
         store.charge(came);
         self.backlog.add(came);
-        woken[..count].iter().for_each(|leaf| self.activate(*leaf, now));
+        for (woken, count) in woken.iter().zip(counts) {
+            woken[..count].iter().for_each(|leaf| self.activate(*leaf, now));
+        }
     }
 
     /// Asks for what the leaf of a packet leads to.

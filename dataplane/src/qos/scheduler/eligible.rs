@@ -9,7 +9,7 @@
 
 use super::{Scheduler, later};
 use crate::packet::Time;
-use crate::qos::leaf::{GREEN, State, YELLOW};
+use crate::qos::leaf::{GREEN, State};
 
 impl Scheduler {
     /// The leaf has its first packet.
