@@ -249,8 +249,7 @@ impl Scheduler {
             let leaf = |turns: &Ring, at: usize| &self.leaves[turns.ahead(at as u32) as usize];
             let own = |leaf: &Leaf| usize::from(leaf.way) == number;
             (yellow, green) = (yellow + way.yellow.len(), green + way.green.len());
-            let listed = |leaf: &&Leaf| own(leaf) && leaf.state == State::Listed && leaf.in_yellow;
-            let listed = self.leaves.iter().filter(listed);
+            let listed = self.leaves.iter().filter(|leaf| own(leaf) && leaf.state == State::Listed);
             if way.is_astray()
                 || way.shares[YELLOW].quanta != listed.map(|leaf| i64::from(leaf.turns[YELLOW].quantum)).sum::<i64>()
                 || way.shares[GREEN].quanta

@@ -24,7 +24,7 @@ pub enum State {
 
 /// The list of a port's ways with leaves below their guarantee.
 pub const GREEN: usize = 0;
-/// The list of a port's ways with leaves that may send.
+/// The list of a port's ways with leaves in the turns of all.
 pub const YELLOW: usize = 1;
 
 /// The packets of one tenant for one way out: a line of memory, and half a line for each class.
@@ -51,7 +51,7 @@ pub struct Leaf {
     pub is_guaranteed: bool,
     /// It has a place in its way's turns of green leaves. It may have one while it is none, until its turn comes.
     pub in_green: bool,
-    /// It has a place in its way's turns; likewise.
+    /// It has a place in its way's turns of all; likewise.
     pub in_yellow: bool,
     /// Classes whose packets have flow queues: a few need none.
     pub flowing: u8,
@@ -252,7 +252,7 @@ pub struct Way {
     pub caps: Caps,
     /// Leaves below their guarantee.
     pub green: Ring,
-    /// All leaves that may send.
+    /// Leaves that may send: those in green turns only if they were above their guarantee before.
     pub yellow: Ring,
     green_link: Link,
     yellow_link: Link,
@@ -262,7 +262,7 @@ pub struct Way {
     pub is_shut: bool,
     /// It is in the port's list of green ways.
     pub in_green: bool,
-    /// It is in the port's list of ways that may send.
+    /// It is in the port's list of all ways.
     pub in_yellow: bool,
 }
 
@@ -293,7 +293,7 @@ impl Way {
 }
 
 impl Way {
-    /// A leaf that may send gets a turn among all, behind them unless it has a place.
+    /// Gives a leaf a turn among all, behind them, unless it has one.
     #[inline(always)]
     pub fn join(&mut self, leaf: &mut Leaf, index: u32) {
         if !leaf.in_yellow {
@@ -301,14 +301,6 @@ impl Way {
             leaf.turns[YELLOW].begin();
             self.yellow.push(index);
         }
-        self.shares[YELLOW].quanta += i64::from(leaf.turns[YELLOW].quantum);
-    }
-
-    /// A leaf that was listed may not send any more.
-    #[inline(always)]
-    pub fn leave(&mut self, leaf: &mut Leaf, index: u32) {
-        self.shares[YELLOW].quanta -= i64::from(leaf.turns[YELLOW].quantum) * i64::from(leaf.in_yellow);
-        self.pass(leaf, index);
     }
 
     /// Takes a leaf out of the turns in which it is the first.

@@ -31,16 +31,17 @@ impl Ring {
         self.tail.wrapping_sub(self.head) as usize
     }
 
-    /// The one that has its turn `turns` after the first; any other if there are not so many.
+    /// The one that has its turn `turns` after the first; the last if there are not so many, any number if there is none.
     #[inline(always)]
     pub fn ahead(&self, turns: u32) -> u32 {
-        self.places[self.place(self.head.wrapping_add(turns))]
+        let last = self.tail.wrapping_sub(self.head).wrapping_sub(1);
+        self.places[self.place(self.head.wrapping_add(turns.min(last)))]
     }
 
-    /// The first; any other if there is none.
+    /// The first; any number if there is none.
     #[inline(always)]
     pub fn first(&self) -> u32 {
-        self.ahead(0)
+        self.places[self.place(self.head)]
     }
 
     /// Adds one at the end.
@@ -102,6 +103,7 @@ mod tests {
                 }
                 prop_assert_eq!((ring.len(), ring.is_empty()), (model.len(), model.is_empty()));
                 prop_assert!(model.iter().enumerate().all(|(at, leaf)| ring.ahead(at as u32) == *leaf));
+                prop_assert!(model.back().is_none_or(|last| ring.ahead(model.len() as u32 + 3) == *last));
             }
         }
     }

@@ -7,7 +7,7 @@
 //!
 //! A leaf is what one tenant sends by one way: a tunnel, or the port itself. It is green while its tenant is below its
 //! guarantee. Green leaves go first, and it costs them nothing of their turns in the list of all, in which what is
-//! left is shared by weight. What is above a limit is in no
+//! left is shared by weight, and which they join when the guarantee is used up. What is above a limit is in no
 //! list: a way, a tenant or a leaf that is shut waits on the wheel until its buckets have tokens again. So the work for
 //! a packet does not depend on how many others wait.
 //!

@@ -83,8 +83,8 @@ impl Scheduler {
             return packets.for_each(|packet| self.put(packet, store, now, now).unwrap_or_else(&mut refuse));
         }
         let (free, mut came) = (store.free(), arrivals.sum);
-        // Whether a packet is its leaf's first is as good as random, and whether that has a guarantee: nothing waits for the
-        // answers. Those with a guarantee, which are more work, come last.
+        // Whether a packet is its leaf's first is as good as random, and whether the leaf has a guarantee: nothing waits
+        // for the answers, and leaves for which the work is the same are activated together.
         let (mut woken, mut counts) = ([[0; Batch::SIZE]; 2], [0; 2]);
         for (at, packet) in packets.enumerate() {
             self.ask_for(arrivals.of[(at + NEAR) % Batch::SIZE]);

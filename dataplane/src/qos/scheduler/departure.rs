@@ -75,9 +75,9 @@ enum Pause {
 }
 
 /// Turns ahead for which a leaf's first packet is asked for, then its queue, and first of all the leaf.
-const NEAR: u32 = 4;
-const FAR: u32 = 9;
-const FARTHER: u32 = 14;
+const NEAR: u32 = 2;
+const FAR: u32 = 4;
+const FARTHER: u32 = 7;
 /// Early drops of one call at most.
 const DROPS: usize = Batch::SIZE;
 /// Nanoseconds that a strict class may be ahead of its limit, at its limit's rate.
@@ -151,7 +151,8 @@ impl Scheduler {
             }
             let turns = if is_green { &mut way.green } else { &mut way.yellow };
             let index = turns.first();
-            if turns.len() > FARTHER as usize {
+            // One that is alone was touched just now.
+            if turns.len() > 1 {
                 let flows = (&*self.lists, self.flow_classes, &self.flows);
                 look_ahead(turns, &self.leaves, &self.tenants, flows, store);
             }
@@ -297,7 +298,8 @@ impl Scheduler {
                     leaf.state = State::Idle;
                     let (word, bit) = (usize::from(leaf.way) / 64, 1 << (leaf.way % 64));
                     self.active[usize::from(leaf.tenant) * self.words + word] &= !bit;
-                    way.leave(leaf, index);
+                    way.shares[YELLOW].quanta -= i64::from(leaf.turns[YELLOW].quantum);
+                    way.pass(leaf, index);
                     if way.is_astray() {
                         return Pause::Empty;
                     }

@@ -1,15 +1,16 @@
 //! Who may send: leaves go between the lists of their ways, the wheel, and nowhere.
 //!
-//! A leaf with packets has a place among its way's turns, and one among the green turns before them while its tenant is below
-//! its guarantee. Above its tenant's limit it is parked, above its own it is bound; a way above its cap is in no list of
-//! its port. The wheel says when to look again.
+//! A leaf with packets has a place among its way's green turns while its tenant is below its guarantee, else in the turns
+//! of all. None of these comes while a port has a green one: so who is green needs none, joins them, behind all, when its
+//! tenant has had its guarantee, and keeps that place when the tenant is green again. Above its tenant's limit a leaf is
+//! parked, above its own it is bound; a way above its cap is in no list of its port. The wheel says when to look again.
 //!
 //! A leaf that may not send keeps a place that is not the first, and is passed over when its turn comes: if it may send
 //! again by then, it is where it was.
 
 use super::{Scheduler, later};
 use crate::packet::Time;
-use crate::qos::leaf::{GREEN, State};
+use crate::qos::leaf::{GREEN, State, YELLOW};
 
 impl Scheduler {
     /// The leaf has its first packet.
@@ -51,16 +52,15 @@ impl Scheduler {
         let leaf = &mut self.leaves[index as usize];
         leaf.state = State::Listed;
         let at = usize::from(leaf.way);
-        let mut is_green = false;
-        if leaf.is_guaranteed {
-            is_green = self.tenants[usize::from(leaf.tenant)].is_green;
-            self.colour(index, now);
-        }
-        let (leaf, way) = (&mut self.leaves[index as usize], &mut self.ways[at]);
-        if !is_green | leaf.in_yellow {
+        let way = &mut self.ways[at];
+        way.shares[YELLOW].quanta += i64::from(leaf.turns[YELLOW].quantum);
+        if !leaf.is_guaranteed || !self.tenants[usize::from(leaf.tenant)].is_green {
             way.join(leaf, index);
         }
-        if way.is_astray() {
+        if leaf.is_guaranteed {
+            self.colour(index, now);
+        }
+        if self.ways[at].is_astray() {
             self.relist(at);
         }
     }
@@ -118,7 +118,8 @@ impl Scheduler {
         if leaf.state == State::Listed {
             let at = usize::from(leaf.way);
             let way = &mut self.ways[at];
-            way.leave(leaf, index);
+            way.shares[YELLOW].quanta -= i64::from(leaf.turns[YELLOW].quantum);
+            way.pass(leaf, index);
             if way.is_astray() {
                 self.relist(at);
             }
@@ -131,9 +132,7 @@ impl Scheduler {
         let at = usize::from(leaf.way);
         let way = &mut self.ways[at];
         way.pass_green(leaf);
-        if !leaf.in_yellow {
-            way.join(leaf, index);
-        }
+        way.join(leaf, index);
         self.colour(index, now);
         self.relist(at);
     }

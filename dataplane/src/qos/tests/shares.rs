@@ -1,6 +1,6 @@
 //! Who gets how much and how soon, whatever others ask for: guarantees, turns, and classes that go first.
 
-use super::lab::{Lab, Offer, PORT, spec};
+use super::lab::{Lab, Offer, PORT, rate, spec};
 use crate::packet::Outstanding;
 use crate::qos::leaf::green_quantum;
 use crate::qos::{Account, Limit, Rate, Service, TunnelSpec};
@@ -99,6 +99,45 @@ fn a_heavy_tenant_that_wakes_does_not_prolong_its_ways_turn() {
     (0..100).for_each(|_| lab.offer(offer(1, 0)));
     let sent: Vec<_> = lab.poll(usize::MAX).iter().map(|sent| (sent.into, sent.tenant)).collect();
     assert_eq!(sent[..4], [(0, 0), (0, 1), (0, 1), (1, 0)]);
+}
+
+/// Whoever wakes with each packet has a turn like those who never sleep, and owes what it sent beyond it.
+#[test]
+fn who_comes_and_goes_has_turns_like_others() {
+    for octets in [1_500, 9_000] {
+        let mut lab = Lab::new(spec(Some(1_000_000_000), &[(None, Limit::NONE, 1), (None, Limit::NONE, 1)]));
+        (0..20).for_each(|_| lab.offer(Offer::of(0, 2, 1_500)));
+        // One packet at a time.
+        lab.offer(Offer::of(1, 2, octets));
+        lab.saturate(100 * MS, 10_000);
+        let sent = |tenant| lab.octets(0, u64::MAX, |sent| sent.tenant == tenant) as f64;
+        let share = sent(1) / sent(0);
+        assert!((0.95..=1.05).contains(&share), "{share:.3} of the other with packets of {octets} octets");
+    }
+}
+
+/// Who has had its guarantee has a share of the rest at once, though it woke below it and another tunnel of its own used it up.
+#[test]
+fn who_woke_below_its_guarantee_shares_the_rest() {
+    let limit = Limit { burst: Some(3_000), ..Limit::NONE };
+    let mut spec = spec(Some(1_000_000_000), &[(None, Limit::NONE, 1), (Some(1_000_000), limit, 1)]);
+    let cap = Limit { rate: Some(rate(100_000_000)), burst: Some(1_500), ..Limit::NONE };
+    spec.tunnels.extend([Limit::NONE, cap].map(|cap| TunnelSpec { name: format!("{cap:?}"), cap }));
+    let mut lab = Lab::new(spec);
+    let offer = |tenant, into| Offer { into: Some(into), ..Offer::of(tenant, 2, 1_500) };
+    (0..20).for_each(|_| lab.offer(offer(0, 0)));
+    // The second tunnel is above its cap for 120 µs, its next packet green; the first one's use the guarantee up.
+    lab.offer(offer(1, 1));
+    assert_eq!(lab.poll(1)[0].into, 1);
+    lab.offer(offer(1, 1));
+    (0..2).for_each(|_| lab.offer(offer(1, 0)));
+    let start = lab.now;
+    lab.saturate(20 * MS, 10_000);
+    lab.assert_sound();
+    let sent = |into| lab.octets(start, u64::MAX, |sent| (sent.tenant, sent.into) == (1, into)) as f64;
+    // Of 2.5 MB, the capped tunnel has its 250 kB, and the other's tenants share the rest.
+    assert!((0.9..=1.02).contains(&(sent(1) / 250_000.0)), "{} octets by the capped tunnel", sent(1));
+    assert!((0.9..=1.1).contains(&(sent(0) / 1_125_000.0)), "{} octets by the other", sent(0));
 }
 
 /// Who has saved a guarantee sends just as much of it before others, and a packet in excess.
