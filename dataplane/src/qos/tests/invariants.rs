@@ -112,6 +112,9 @@ proptest! {
         sizes in (64..1_500_u32, 64..9_000_u32),
         tunnels in 0..3_u16,
     ) {
+        // Guarantees are of the packets' own octets here, and the link has to have time for what is beside them.
+        let on_link = |bits: u64, octets: u32| bits as f64 * f64::from(octets + 38) / f64::from(octets);
+        prop_assume!(on_link(guarantee, sizes.0) + on_link(other.unwrap_or(0), sizes.1) <= 9.9e9);
         let tenants = [(Some(guarantee), Limit::NONE, 1), (other, Limit::NONE, weight), (None, Limit::NONE, weight)];
         let mut spec = spec(Some(10_000_000_000), &tenants);
         (0..3).for_each(|at| spec.tunnels.push(TunnelSpec { name: format!("t{at}"), cap: Limit::NONE }));
