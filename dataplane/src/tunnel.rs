@@ -327,13 +327,15 @@ impl Tunnels {
         packet.tunnel = id;
         packet.vrf = tunnel.vrf;
         packet.traits = packet.traits.inner();
-        let entered = match found.inside {
-            Inside::Ethernet if tunnel.kind.ethernet() => packet.enter_inner_ethernet(tunnel.mac, tunnel.has_device),
-            Inside::Ip(family) if !tunnel.kind.ethernet() => packet.enter_inner_ip(family, tunnel.has_device),
-            _ => Err(Exit::Drop(DropReason::InnerType)),
-        };
-        if let Err(exit) = entered {
-            return Err(for_device(packet, exit, found.inside, outer));
+        // Each by itself: with one way out for both, all that go on are slower by a tenth.
+        match found.inside {
+            Inside::Ethernet if tunnel.kind.ethernet() => packet
+                .enter_inner_ethernet(tunnel.mac, tunnel.has_device)
+                .map_err(|exit| for_device(packet, exit, found.inside, outer))?,
+            Inside::Ip(family) if !tunnel.kind.ethernet() => packet
+                .enter_inner_ip(family, tunnel.has_device)
+                .map_err(|exit| for_device(packet, exit, found.inside, outer))?,
+            _ => return Err(Exit::Drop(DropReason::InnerType)),
         }
         packet.parse(hash)?;
         if let Some(allowed) = &tunnel.allowed_sources {
