@@ -303,6 +303,13 @@ impl Way {
         }
     }
 
+    /// A leaf that was listed is not any more.
+    #[inline(always)]
+    pub fn leave(&mut self, leaf: &mut Leaf, index: u32) {
+        self.shares[YELLOW].quanta -= i64::from(leaf.turns[YELLOW].quantum);
+        self.pass(leaf, index);
+    }
+
     /// Takes a leaf out of the turns in which it is the first.
     #[inline(always)]
     pub fn pass(&mut self, leaf: &mut Leaf, index: u32) {

@@ -41,7 +41,7 @@ impl Ring {
     /// The first; any number if there is none.
     #[inline(always)]
     pub fn first(&self) -> u32 {
-        self.places[self.place(self.head)]
+        self.ahead(0)
     }
 
     /// Adds one at the end.

@@ -151,7 +151,7 @@ impl Scheduler {
             }
             let turns = if is_green { &mut way.green } else { &mut way.yellow };
             let index = turns.first();
-            // One that is alone was touched just now.
+            // Nobody comes after one that is alone.
             if turns.len() > 1 {
                 let flows = (&*self.lists, self.flow_classes, &self.flows);
                 look_ahead(turns, &self.leaves, &self.tenants, flows, store);
@@ -298,8 +298,7 @@ impl Scheduler {
                     leaf.state = State::Idle;
                     let (word, bit) = (usize::from(leaf.way) / 64, 1 << (leaf.way % 64));
                     self.active[usize::from(leaf.tenant) * self.words + word] &= !bit;
-                    way.shares[YELLOW].quanta -= i64::from(leaf.turns[YELLOW].quantum);
-                    way.pass(leaf, index);
+                    way.leave(leaf, index);
                     if way.is_astray() {
                         return Pause::Empty;
                     }

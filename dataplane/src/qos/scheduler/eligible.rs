@@ -54,11 +54,10 @@ impl Scheduler {
         let at = usize::from(leaf.way);
         let way = &mut self.ways[at];
         way.shares[YELLOW].quanta += i64::from(leaf.turns[YELLOW].quantum);
-        if !leaf.is_guaranteed || !self.tenants[usize::from(leaf.tenant)].is_green {
-            way.join(leaf, index);
-        }
         if leaf.is_guaranteed {
             self.colour(index, now);
+        } else {
+            way.join(leaf, index);
         }
         if self.ways[at].is_astray() {
             self.relist(at);
@@ -90,19 +89,21 @@ impl Scheduler {
         self.list(index, now);
     }
 
-    /// Gives a leaf a green turn if its tenant is below its guarantee; else it will be looked at again.
+    /// Gives a leaf with a guarantee a green turn if its tenant is below it; else one among all, and the tenant will be
+    /// looked at again.
     pub(super) fn colour(&mut self, index: u32, now: Time) {
         let leaf = &mut self.leaves[index as usize];
         let tenant = &self.tenants[usize::from(leaf.tenant)];
+        let way = &mut self.ways[usize::from(leaf.way)];
         if tenant.is_green {
             if !leaf.in_green {
                 leaf.in_green = true;
                 leaf.turns[GREEN].begin();
-                let way = &mut self.ways[usize::from(leaf.way)];
                 way.shares[GREEN].quanta += i64::from(leaf.turns[GREEN].quantum);
                 way.green.push(index);
             }
-        } else if tenant.is_guaranteed {
+        } else {
+            way.join(leaf, index);
             let node = self.ways.len() as u32 + u32::from(leaf.tenant);
             // Whatever it is filed for, it will be looked at and filed for this.
             if !self.wheel.has(node) {
@@ -118,8 +119,7 @@ impl Scheduler {
         if leaf.state == State::Listed {
             let at = usize::from(leaf.way);
             let way = &mut self.ways[at];
-            way.shares[YELLOW].quanta -= i64::from(leaf.turns[YELLOW].quantum);
-            way.pass(leaf, index);
+            way.leave(leaf, index);
             if way.is_astray() {
                 self.relist(at);
             }
@@ -130,9 +130,7 @@ impl Scheduler {
     pub(super) fn fade(&mut self, index: u32, now: Time) {
         let leaf = &mut self.leaves[index as usize];
         let at = usize::from(leaf.way);
-        let way = &mut self.ways[at];
-        way.pass_green(leaf);
-        way.join(leaf, index);
+        self.ways[at].pass_green(leaf);
         self.colour(index, now);
         self.relist(at);
     }
