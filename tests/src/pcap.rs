@@ -1,6 +1,7 @@
 //! Capture files, read and written without the code under test.
 
-use crate::program::Program;
+use crate::program::{PATIENCE, Program};
+use crate::until::until;
 use rustix::process::Signal;
 use std::path::{Path, PathBuf};
 
@@ -77,16 +78,41 @@ impl Capture {
         read(&self.path)
     }
 
-    /// Ends it; all that it has seen.
+    /// Ends it; all that has passed until now.
     ///
     /// # Panics
     ///
     /// If the kernel had to leave frames out.
     #[track_caller]
     pub fn stop(mut self) -> Vec<Frame> {
+        // What is still in the kernel's ring when tcpdump is told to end stays there.
+        let (_, passed) = self.count();
+        until("tcpdump has written all that has passed", PATIENCE, || self.count().0 >= passed);
         self.tcpdump.end(Signal::INT);
         let said = self.tcpdump.stderr();
         assert!(said.contains("0 packets dropped by kernel"), "an incomplete capture: {said}");
         read(&self.path)
     }
+
+    /// How many frames tcpdump has written, and how many have passed: on Linux it says so when it gets a USR1.
+    fn count(&mut self) -> (u64, u64) {
+        let before = self.tcpdump.stderr().len();
+        self.tcpdump.signal(Signal::USR1);
+        let mut count = None;
+        until("tcpdump says how many frames it has seen", PATIENCE, || {
+            count = counted(&self.tcpdump.stderr()[before..]);
+            count.is_some()
+        });
+        count.expect("until has seen it")
+    }
+}
+
+/// The frames written and passed, of the first whole line of tcpdump's such as
+/// `tcpdump: 1 packet captured, 2 packets received by filter, 0 packets dropped by kernel`.
+fn counted(said: &str) -> Option<(u64, u64)> {
+    let (lines, _) = said.rsplit_once('\n')?;
+    lines.lines().find_map(|line| {
+        let before = |words| line.split_once(words)?.0.rsplit(' ').nth(1)?.parse().ok();
+        Some((before(" captured")?, before(" received by filter")?))
+    })
 }

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How long a program may take to end once it is told to.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a program may take to answer, and to end once it is told to.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What a program said and how it ended.
 #[derive(Clone, Debug)]
