@@ -108,9 +108,16 @@ fn report(target: &Path) -> Result<()> {
     results::merge(&path, &of_both)?;
     for figure in &of_both {
         let detail = |name: &str| figure.details.get(name).and_then(Value::as_f64).unwrap_or(f64::NAN);
-        let (against, ratio) = (figure.against.as_deref().unwrap_or_default(), figure.ratio.unwrap_or(f64::NAN));
-        let (ours, theirs) = (detail("beside"), detail(against));
-        println!("{:<24} {ours:>9.2}  in turns with {against}: {theirs:.2}, ratio {ratio:.2}", figure.name);
+        let against = figure.against.as_deref().unwrap_or_default();
+        // What they are compared with by default comes first.
+        let others =
+            figure.details.keys().filter_map(|name| name.strip_suffix("_ratio")).filter(|code| *code != against);
+        print!("{:<24} {:>9.2}  in turns with", figure.name, detail("beside"));
+        for (at, code) in std::iter::once(against).chain(others).enumerate() {
+            let comma = if at == 0 { "" } else { ";" };
+            print!("{comma} {code}: {:.2}, ratio {:.2}", detail(code), detail(&format!("{code}_ratio")));
+        }
+        println!();
     }
     println!("written to {}", path.display());
     Ok(())

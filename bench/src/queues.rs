@@ -30,7 +30,7 @@ pub struct Queues {
 }
 
 /// Ways out: a port, and tunnels that leave by it.
-const WAYS: usize = 16;
+pub const WAYS: usize = 16;
 const PORT: PortId = PortId(0);
 /// Between two batches: 20 million packets per second.
 const ROUND_NS: u64 = 3_200;

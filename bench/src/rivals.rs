@@ -2,12 +2,15 @@
 //!
 //! Each side runs in slices of milliseconds, one after the other on the same CPU, and is timed batch by batch as criterion
 //! times ours: a slice is the median of its batches, a ratio the median over neighbouring slices. What the two are asked
-//! is the same: packets of 64 octets for any of as many pipes as we have leaves and one of eight queues, at a constant
-//! backlog, with RED; or policers with the same rates and bursts in the same order.
+//! is the same: packets of 64 octets for any way out, any tenant there, and one of eight queues, at a constant backlog, with
+//! RED; or policers with the same rates and bursts in the same order.
+//!
+//! A way out with a limit of its own is a subport of `rte_sched`, and a tenant there a pipe. How long it takes with all
+//! pipes in one subport, which then are limited by nothing between pipe and port, is measured too.
 
 use crate::lab::host;
 use crate::policer::{self, Policed};
-use crate::queues::Queues;
+use crate::queues::{Queues, WAYS};
 use crate::random::Random;
 use crate::results::Figure;
 use crate::rig::{BATCH, median};
@@ -21,8 +24,8 @@ use std::time::{Duration, Instant};
 
 /// Slices of each side.
 const SLICES: usize = 100;
-/// MiB that DPDK is given: 65,536 pipes of eight queues with 64 places each, and packets.
-const HEAP_MIB: usize = 1024;
+/// MiB that DPDK is given: twice 65,536 pipes of eight queues with 64 places each, and packets.
+const HEAP_MIB: usize = 2048;
 /// Octets of a packet.
 const OCTETS: u32 = 64;
 
@@ -94,41 +97,55 @@ impl Contest {
     fn run(self, started: Started) -> Result<Series, rte::Error> {
         match self {
             Self::Queues { leaves, backlog } => {
-                let (mut ours, mut theirs) = (Queues::new(leaves, backlog), Pipes::new(started, leaves, backlog)?);
-                Ok(in_turns("rte_sched", 4_000, |rounds| ours.rounds(rounds), |rounds| theirs.rounds(rounds)))
+                let mut ours = Queues::new(leaves, backlog);
+                let mut alike = Pipes::new(started, WAYS, leaves, backlog)?;
+                let mut flat = Pipes::new(started, 1, leaves, backlog)?;
+                let theirs: [Side<'_>; 2] = [
+                    ("rte_sched", &mut |rounds| alike.rounds(rounds)),
+                    ("rte_sched_one_subport", &mut |rounds| flat.rounds(rounds)),
+                ];
+                Ok(in_turns(4_000, |rounds| ours.rounds(rounds), theirs))
             }
             Self::Policers(kind) => {
                 let (mut ours, mut theirs) = (Policed::new(kind), Metered::new(started, kind)?);
-                Ok(in_turns("rte_meter", 10_000, |rounds| ours.rounds(rounds), |rounds| theirs.rounds(rounds)))
+                let theirs: Side<'_> = ("rte_meter", &mut |rounds| theirs.rounds(rounds));
+                Ok(in_turns(10_000, |rounds| ours.rounds(rounds), [theirs]))
             }
         }
     }
 }
 
-/// Nanoseconds per packet of both, from slices of so many rounds.
-fn in_turns(
-    opponent: &'static str,
-    rounds: u64,
-    mut ours: impl FnMut(u64) -> Duration,
-    mut theirs: impl FnMut(u64) -> Duration,
-) -> Series {
+/// One of DPDK's, and how long so many rounds of it take.
+type Side<'a> = (&'static str, &'a mut dyn FnMut(u64) -> Duration);
+
+/// Nanoseconds per packet of all, from slices of so many rounds.
+fn in_turns<const N: usize>(rounds: u64, mut ours: impl FnMut(u64) -> Duration, mut theirs: [Side<'_>; N]) -> Series {
     let per_packet = |took: Duration| took.as_nanos() as f64 / (rounds * BATCH as u64) as f64;
-    let slices = (0..SLICES).map(|_| (per_packet(ours(rounds)), per_packet(theirs(rounds))));
-    let (ours, theirs) = slices.unzip();
-    Series { ours, theirs: vec![(opponent, theirs)], ..Series::default() }
+    let mut series =
+        Series { theirs: theirs.iter().map(|(code, _)| (*code, Vec::new())).collect(), ..Series::default() };
+    for _ in 0..SLICES {
+        series.ours.push(per_packet(ours(rounds)));
+        for ((_, side), (_, slices)) in theirs.iter_mut().zip(&mut series.theirs) {
+            slices.push(per_packet(side(rounds)));
+        }
+    }
+    series
 }
 
 /// `rte_sched` with the pattern of [`Queues`].
 struct Pipes {
     scheduler: Scheduler,
     random: Random,
-    count: usize,
+    subports: usize,
+    /// Of each.
+    pipes: usize,
 }
 
 impl Pipes {
-    fn new(started: Started, count: usize, backlog: usize) -> Result<Self, rte::Error> {
-        let scheduler = Scheduler::new(started, count as u32, backlog + 2 * BATCH, OCTETS)?;
-        let mut pipes = Self { scheduler, random: Random::new(0x5f1e), count };
+    fn new(started: Started, subports: usize, leaves: usize, backlog: usize) -> Result<Self, rte::Error> {
+        let pipes = leaves / subports;
+        let scheduler = Scheduler::new(started, subports as u32, pipes as u32, backlog + 2 * BATCH, OCTETS)?;
+        let mut pipes = Self { scheduler, random: Random::new(0x5f1e), subports, pipes };
         for _ in 0..backlog / BATCH {
             pipes.fill();
             assert_eq!(pipes.scheduler.enqueue(), BATCH, "there is room for the backlog");
@@ -154,8 +171,9 @@ impl Pipes {
     fn fill(&mut self) {
         for _ in 0..BATCH {
             let any = self.random.number();
-            let (pipe, queue) = (any as usize % self.count, (any >> 48) as u32 % Scheduler::QUEUES);
-            assert!(self.scheduler.put(pipe as u32, queue), "as many as the backlog and two batches");
+            let (subport, pipe) = ((any >> 32) as usize % self.subports, any as usize % self.pipes);
+            let queue = (any >> 48) as u32 % Scheduler::QUEUES;
+            assert!(self.scheduler.put(subport as u32, pipe as u32, queue), "as many as the backlog and two batches");
         }
     }
 }

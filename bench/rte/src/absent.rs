@@ -81,12 +81,12 @@ impl Scheduler {
     pub const QUEUES: u32 = 8;
 
     /// Never comes.
-    pub fn new(_: Started, _: u32, _: usize, _: u32) -> Result<Self, Error> {
+    pub fn new(_: Started, _: u32, _: u32, _: usize, _: u32) -> Result<Self, Error> {
         Err(Error::NotBuilt)
     }
 
     /// Not called.
-    pub fn put(&mut self, _: u32, _: u32) -> bool {
+    pub fn put(&mut self, _: u32, _: u32, _: u32) -> bool {
         match self.0 {}
     }
 

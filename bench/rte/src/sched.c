@@ -1,5 +1,5 @@
 /*
- * The scheduler rte_sched: a port, one subport, pipes with eight queues each, and packets for them.
+ * The scheduler rte_sched: a port, subports, pipes with eight queues each, and packets for them.
  *
  * Of a pipe's 16 queues 4 strict ones and the 4 weighted ones are used. Every rate is the port's, so all are kept to and
  * none is reached. RED watches every queue, and drops nothing below half of it.
@@ -23,7 +23,8 @@
 /* From one packet to the next, as in a pool with the default room for data: the pool's line, the packet, the data. */
 #define STRIDE (RTE_CACHE_LINE_SIZE + sizeof(struct rte_mbuf) + RTE_MBUF_DEFAULT_BUF_SIZE)
 
-struct rte_sched_port *rte_shim_sched_new(unsigned int pipes)
+/* With so many subports, and pipes in each. */
+struct rte_sched_port *rte_shim_sched_new(unsigned int subports, unsigned int pipes)
 {
 	struct rte_sched_subport_profile_params subport_profile = {
 		.tb_rate = RATE, .tb_size = BURST, .tc_period = PERIOD,
@@ -57,7 +58,7 @@ struct rte_sched_port *rte_shim_sched_new(unsigned int pipes)
 		.rate = RATE,
 		.mtu = MTU,
 		.frame_overhead = RTE_SCHED_FRAME_OVERHEAD_DEFAULT,
-		.n_subports_per_port = 1,
+		.n_subports_per_port = subports,
 		.subport_profiles = &subport_profile,
 		.n_subport_profiles = 1,
 		.n_max_subport_profiles = 1,
@@ -66,9 +67,12 @@ struct rte_sched_port *rte_shim_sched_new(unsigned int pipes)
 	struct rte_sched_port *port = rte_sched_port_config(&params);
 	if (port == NULL)
 		return NULL;
-	int status = rte_sched_subport_config(port, 0, &subport, 0);
-	for (unsigned int pipe = 0; status == 0 && pipe < pipes; pipe++)
-		status = rte_sched_pipe_config(port, 0, pipe, 0);
+	int status = 0;
+	for (unsigned int at = 0; status == 0 && at < subports; at++) {
+		status = rte_sched_subport_config(port, at, &subport, 0);
+		for (unsigned int pipe = 0; status == 0 && pipe < pipes; pipe++)
+			status = rte_sched_pipe_config(port, at, pipe, 0);
+	}
 	if (status == 0)
 		return port;
 	rte_sched_port_free(port);
@@ -98,10 +102,11 @@ struct rte_mbuf *rte_shim_packet(void *packets, size_t at)
 	return (struct rte_mbuf *)((char *)packets + at * STRIDE);
 }
 
-/* For one of the eight queues of a pipe. */
-void rte_shim_packet_bind(struct rte_sched_port *port, struct rte_mbuf *packet, unsigned int pipe, unsigned int queue)
+/* For one of the eight queues of a subport's pipe. */
+void rte_shim_packet_bind(struct rte_sched_port *port, struct rte_mbuf *packet, unsigned int subport, unsigned int pipe,
+	unsigned int queue)
 {
 	unsigned int class = queue < STRICT ? queue : RTE_SCHED_TRAFFIC_CLASS_BE;
 	unsigned int within = queue < STRICT ? 0 : (queue - STRICT) % RTE_SCHED_BE_QUEUES_PER_PIPE;
-	rte_sched_port_pkt_write(port, packet, 0, pipe, class, within, RTE_COLOR_GREEN);
+	rte_sched_port_pkt_write(port, packet, subport, pipe, class, within, RTE_COLOR_GREEN);
 }

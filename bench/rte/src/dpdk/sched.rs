@@ -6,20 +6,22 @@ use std::ffi::{c_int, c_uint, c_void};
 use std::ptr::NonNull;
 
 unsafe extern "C" {
-    fn rte_shim_sched_new(pipes: c_uint) -> *mut Opaque;
+    fn rte_shim_sched_new(subports: c_uint, pipes: c_uint) -> *mut Opaque;
     fn rte_shim_packets_new(count: usize, octets: c_uint) -> *mut Opaque;
     fn rte_shim_packet(packets: *mut Opaque, at: usize) -> *mut Opaque;
-    fn rte_shim_packet_bind(port: *mut Opaque, packet: *mut Opaque, pipe: c_uint, queue: c_uint);
+    fn rte_shim_packet_bind(port: *mut Opaque, packet: *mut Opaque, subport: c_uint, pipe: c_uint, queue: c_uint);
     fn rte_sched_port_enqueue(port: *mut Opaque, packets: *const *mut Opaque, count: c_uint) -> c_int;
     fn rte_sched_port_dequeue(port: *mut Opaque, packets: *mut *mut Opaque, count: c_uint) -> c_int;
     fn rte_sched_port_free(port: *mut Opaque);
     fn rte_free(memory: *mut c_void);
 }
 
-/// A port's scheduler: pipes of eight queues, and packets that wait in them, go in, come out or are spare.
+/// A port's scheduler: subports with pipes of eight queues, and packets that wait in them, go in, come out or are spare.
 #[derive(Debug)]
 pub struct Scheduler {
     port: NonNull<Opaque>,
+    subports: u32,
+    /// Of each.
     pipes: u32,
     packets: NonNull<Opaque>,
     /// The one used last is used next.
@@ -31,14 +33,14 @@ impl Scheduler {
     /// Of a pipe.
     pub const QUEUES: u32 = 8;
 
-    /// With so many pipes, a power of two, and so many packets of so many octets.
+    /// With so many subports, so many pipes in each, a power of two, and so many packets of so many octets.
     ///
     /// # Errors
     ///
     /// [`Error::NoScheduler`].
-    pub fn new(_: Started, pipes: u32, packets: usize, octets: u32) -> Result<Self, Error> {
+    pub fn new(_: Started, subports: u32, pipes: u32, packets: usize, octets: u32) -> Result<Self, Error> {
         // SAFETY: DPDK runs, as `Started` proves.
-        let port = NonNull::new(unsafe { rte_shim_sched_new(pipes) }).ok_or(Error::NoScheduler)?;
+        let port = NonNull::new(unsafe { rte_shim_sched_new(subports, pipes) }).ok_or(Error::NoScheduler)?;
         // SAFETY: as above.
         let Some(memory) = NonNull::new(unsafe { rte_shim_packets_new(packets, octets) }) else {
             // SAFETY: made above, and nobody else has it.
@@ -47,19 +49,19 @@ impl Scheduler {
         };
         // SAFETY: the memory holds so many packets.
         let spare = (0..packets).map(|at| unsafe { rte_shim_packet(memory.as_ptr(), at) }).collect();
-        Ok(Self { port, pipes, packets: memory, spare, batch: Vec::with_capacity(packets) })
+        Ok(Self { port, subports, pipes, packets: memory, spare, batch: Vec::with_capacity(packets) })
     }
 
-    /// Takes a spare packet into the batch, for this queue of this pipe. False when there is none.
+    /// Takes a spare packet into the batch, for this queue of this subport's pipe. False when there is none.
     ///
     /// # Panics
     ///
-    /// Without such a pipe or queue.
-    pub fn put(&mut self, pipe: u32, queue: u32) -> bool {
-        assert!(pipe < self.pipes && queue < Self::QUEUES);
+    /// Without such a subport, pipe or queue.
+    pub fn put(&mut self, subport: u32, pipe: u32, queue: u32) -> bool {
+        assert!(subport < self.subports && pipe < self.pipes && queue < Self::QUEUES);
         let Some(packet) = self.spare.pop() else { return false };
         // SAFETY: both are there until the scheduler is dropped, and a spare packet is nobody else's.
-        unsafe { rte_shim_packet_bind(self.port.as_ptr(), packet, pipe, queue) }
+        unsafe { rte_shim_packet_bind(self.port.as_ptr(), packet, subport, pipe, queue) }
         self.batch.push(packet);
         true
     }
@@ -113,9 +115,9 @@ mod tests {
     #[test]
     fn gives_back_what_went_in_and_refuses_what_a_full_queue_has_no_room_for() {
         let started = start(0, 512).expect("half a gigabyte is there");
-        let mut scheduler = Scheduler::new(started, 16, 100, 64).expect("there is room");
+        let mut scheduler = Scheduler::new(started, 2, 16, 100, 64).expect("there is room");
         for at in 0..10 {
-            assert!(scheduler.put(at, at % Scheduler::QUEUES));
+            assert!(scheduler.put(at % 2, at, at % Scheduler::QUEUES));
         }
         assert_eq!(scheduler.enqueue(), 10);
         let mut come = 0;
@@ -124,7 +126,7 @@ mod tests {
             scheduler.recycle();
         }
         assert_eq!((come, scheduler.dequeue(64)), (10, 0));
-        while scheduler.put(3, 7) {}
+        while scheduler.put(1, 3, 7) {}
         let taken = scheduler.enqueue();
         assert!((60..=64).contains(&taken), "a queue has 64 places: {taken}");
     }
