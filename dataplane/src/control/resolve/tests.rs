@@ -2,8 +2,10 @@ use super::*;
 use crate::control::host::{Host, Neigh, NeighState};
 use crate::control::offline;
 use crate::control::rib::Way;
+use crate::packet::PortId;
 use proptest::collection::vec;
 use proptest::prelude::*;
+use std::net::IpAddr;
 
 const LAN: PortId = PortId(0);
 const WAN: PortId = PortId(1);

@@ -1,7 +1,8 @@
 //! The programs of the bench, whose object is built and committed along with the one that is under test above.
 
 use super::*;
-use aya::maps::Array;
+use aya::maps::{Array, MapData, PerCpuArray};
+use std::collections::BTreeSet;
 
 #[path = "../../../../../ebpf/traffic/src/plan.rs"]
 #[allow(dead_code, reason = "the bench uses the rest")]
