@@ -4,6 +4,7 @@ mod faults;
 mod lists;
 mod properties;
 mod qos;
+mod routes;
 mod tunnels;
 
 use super::*;
