@@ -19,8 +19,3 @@ pub fn until(what: &str, patience: Duration, mut happened: impl FnMut() -> bool)
     }
     start.elapsed()
 }
-
-/// A limit for what the program itself takes, ten times as long where the processor is emulated.
-pub fn at_this_pace(limit: Duration) -> Duration {
-    if std::env::var_os("PENSTOCK_VM_CABLES").is_some() { limit * 10 } else { limit }
-}

@@ -207,23 +207,44 @@ pub enum AskError {
 ///
 /// Nobody listens, or the answer does not come.
 pub fn ask(path: &Path, question: Question) -> Result<serde_json::Value, AskError> {
-    let silent = |source| AskError::Silent { path: path.into(), source };
-    let mut stream = UnixStream::connect(path).map_err(|source| match source.kind() {
-        io::ErrorKind::PermissionDenied => AskError::Permission { path: path.into(), source },
-        _ => AskError::Connect { path: path.into(), source },
-    })?;
-    stream.set_read_timeout(Some(ANSWER)).map_err(silent)?;
-    let mut text = serde_json::to_string(&question).map_err(|error| AskError::Answer(error.to_string()))?;
-    text.push('\n');
-    stream.write_all(text.as_bytes()).map_err(silent)?;
-    let mut answer = String::new();
-    BufReader::new(stream).read_line(&mut answer).map_err(silent)?;
+    let mut question = serde_json::to_string(&question).map_err(|error| AskError::Answer(error.to_string()))?;
+    question.push('\n');
+    let give_up = Instant::now() + ANSWER;
+    let answer = loop {
+        match exchange(path, &question) {
+            // Who is late is cut off, and on a busy machine that can be us.
+            Err(AskError::Silent { source, .. }) if is_cut_off(&source) && Instant::now() < give_up => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            other => break other?,
+        }
+    };
     let value: serde_json::Value =
         serde_json::from_str(&answer).map_err(|error| AskError::Answer(error.to_string()))?;
     match value.get("error").and_then(serde_json::Value::as_str) {
         Some(error) => Err(AskError::Refused(error.into())),
         None => Ok(value),
     }
+}
+
+/// A line there, and a whole line back.
+fn exchange(path: &Path, question: &str) -> Result<String, AskError> {
+    let silent = |source| AskError::Silent { path: path.into(), source };
+    let mut stream = UnixStream::connect(path).map_err(|source| match source.kind() {
+        io::ErrorKind::PermissionDenied => AskError::Permission { path: path.into(), source },
+        _ => AskError::Connect { path: path.into(), source },
+    })?;
+    stream.set_read_timeout(Some(ANSWER)).map_err(silent)?;
+    stream.write_all(question.as_bytes()).map_err(silent)?;
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer).map_err(silent)?;
+    if answer.ends_with('\n') { Ok(answer) } else { Err(silent(io::ErrorKind::UnexpectedEof.into())) }
+}
+
+/// Whether the other end closed before all was said.
+fn is_cut_off(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
 }
 
 /// Asks a running gateway for routes, answer by answer, and puts them together.
@@ -308,6 +329,35 @@ mod tests {
         });
         drop(server);
         assert!(!path.exists(), "the socket is removed at the end");
+        std::fs::remove_dir_all(path.parent().expect("it has a folder")).expect("ours");
+    }
+
+    #[test]
+    fn who_is_cut_off_before_the_question_or_within_the_answer_asks_again() {
+        let path = socket("cuts");
+        let server = Server::open(&path).expect("a folder of our own");
+        std::thread::scope(|scope| {
+            let client = scope.spawn(|| ask(&path, Question::Drops));
+            let accept = || {
+                while !client.is_finished() {
+                    if let Ok((stream, _)) = server.listener.accept() {
+                        return Some(stream);
+                    }
+                    std::thread::yield_now();
+                }
+                None
+            };
+            drop(accept());
+            if let Some(late) = accept() {
+                BufReader::new(&late).read_line(&mut String::new()).expect("the question");
+                (&late).write_all(b"{\"asked\":").expect("the client reads");
+            }
+            if let Some(whole) = accept() {
+                serve_one(whole, &|question| serde_json::json!({ "asked": question })).expect("the client reads");
+            }
+            assert_eq!(client.join().expect("no panic").expect("an answer")["asked"], "drops");
+        });
+        drop(server);
         std::fs::remove_dir_all(path.parent().expect("it has a folder")).expect("ours");
     }
 
