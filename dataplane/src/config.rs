@@ -11,6 +11,7 @@ mod error;
 mod file;
 mod guarantees;
 mod list;
+mod prune;
 mod resolve;
 mod rules;
 mod source;
@@ -544,7 +545,7 @@ impl Config {
             Ok(table) => (table, Vec::new()),
             Err(error) => return Err(source.error(vec![syntax(&error, text)], Vec::new())),
         };
-        faults.extend(file::prune(table.get_mut()));
+        faults.extend(prune::prune(table.get_mut()));
         let file = match file::File::deserialize(toml::de::Deserializer::from(table)) {
             Ok(file) => file,
             Err(error) => {

@@ -118,6 +118,14 @@ pub enum FaultKind {
         /// What may stand there.
         legal: &'static [&'static str],
     },
+    /// A table of the file, or what stands in its place, in another form.
+    #[error("{key}: legal: {legal}")]
+    Form {
+        /// The table's name.
+        key: String,
+        /// The form that it has.
+        legal: String,
+    },
     /// A key, table or form that a later version brings.
     #[error("{key}: not supported by this version ({feature})")]
     NotSupported {

@@ -93,10 +93,36 @@ fn the_base_of_these_tests_is_legal_without_warnings() {
 fn what_is_not_toml_says_where() {
     wrong("[gateway]\nworkers = \n", &["2:11: string values must be quoted, expected literal string"]);
     wrong("[gateway]\nworkers = 1\nworkers = 2\n", &["3:1: workers: a second time in its table; legal: once"]);
-    wrong("interface = 3\n", &["1:13: invalid type: integer `3`, expected a map"]);
     wrong(
         "[[route]]\nvia = 3\n",
         &["2:7: invalid type: integer `3`, expected a list of next hops, \"blackhole\" or \"unreachable\""],
+    );
+}
+
+#[test]
+fn a_table_in_another_form_is_told_its_own() {
+    for name in ["vrf", "interface", "tunnel", "tunnel-group", "policer", "tenant"] {
+        let legal = format!("{name}: legal: tables with names, such as [{name}.NAME]");
+        wrong(&format!("{name} = 3\n"), &[&format!("1:1: {legal}")]);
+        wrong(&format!("[[{name}]]\n"), &[&format!("1:3: {legal}")]);
+        wrong(&format!("[{name}]\nname = \"a\"\n"), &[&format!("1:2: {legal}")]);
+    }
+    for name in ["gateway", "kernel", "qos"] {
+        wrong(&format!("[[{name}]]\n"), &[&format!("1:3: {name}: legal: one table, [{name}]")]);
+    }
+    for name in ["route", "route_list", "neighbour", "acl"] {
+        let legal = format!("{name}: legal: a list of tables, [[{name}]]");
+        wrong(&format!("[{name}]\n"), &[&format!("1:2: {legal}")]);
+        wrong(&format!("{name} = [{{}}, 3]\n"), &[&format!("1:1: {legal}")]);
+    }
+    // All of them, and what is wrong beside.
+    wrong(
+        "gateway = 1\nroute = 2\n[vrf.a]\ntabel = 7\n",
+        &[
+            "1:1: gateway: legal: one table, [gateway]",
+            "2:1: route: legal: a list of tables, [[route]]",
+            "4:1: tabel: [vrf] has no such key; legal: table",
+        ],
     );
 }
 
