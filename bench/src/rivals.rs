@@ -6,7 +6,7 @@
 //! RED; or policers with the same rates and bursts in the same order.
 //!
 //! A way out with a limit of its own is a subport of `rte_sched`, and a tenant there a pipe. How long it takes with all
-//! pipes in one subport, which then are limited by nothing between pipe and port, is measured too.
+//! pipes in one subport, so that no way out has a limit of its own, is measured too.
 
 use crate::lab::host;
 use crate::policer::{self, Policed};

@@ -10,6 +10,7 @@
 mod error;
 mod file;
 mod guarantees;
+mod legal;
 mod list;
 mod prune;
 mod resolve;
@@ -44,7 +45,8 @@ use wire::Mac;
 
 pub use error::{ConfigError, Fault, FaultKind, Faults};
 pub use guarantees::Fit;
-pub use values::{LOCAL_DEVICE, ValueError};
+pub use legal::ValueError;
+pub use values::LOCAL_DEVICE;
 
 /// A whole configuration, checked. Indices point into the lists of this same value.
 #[derive(Clone, Debug, PartialEq)]
@@ -438,7 +440,7 @@ impl AclRule {
         let rule = &self.rule.matches;
         let list = |values: Vec<String>| values.join(",");
         let protocol = |number: &u8| {
-            let known = values::IP_PROTOCOLS.iter().find(|known| known.1 == *number);
+            let known = legal::IP_PROTOCOLS.iter().find(|known| known.1 == *number);
             known.map_or_else(|| number.to_string(), |known| known.0.to_owned())
         };
         let ports = |ranges: &[RangeInclusive<u16>]| {

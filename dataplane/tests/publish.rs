@@ -10,7 +10,7 @@ mod sync {
 }
 
 #[path = "../src/tables/snapshot.rs"]
-#[allow(dead_code, reason = "the readers here need no more")]
+#[expect(dead_code, reason = "the readers here need no more")]
 mod snapshot;
 
 use shuttle::rand::{Rng, thread_rng};

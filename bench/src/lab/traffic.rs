@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::thread::ScopedJoinHandle;
 
 #[path = "../../../ebpf/traffic/src/plan.rs"]
-#[allow(dead_code, reason = "the programs use the rest")]
+#[expect(dead_code, reason = "the programs use the rest")]
 mod plan;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../ebpf/traffic.bpf.o");

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use thiserror::Error;
 
 use super::Config;
-use super::values::ValueError;
+use super::legal::ValueError;
 
 /// Why there is no configuration.
 #[derive(Debug, Error)]

@@ -8,22 +8,18 @@ use super::host::{Host, IfIndex, KernelHop, Link, MirroredRoute, NeighState, Rou
 use super::netlink::Changes;
 use super::paths::Paths;
 use super::rib::{Rib, Source, Way};
-use crate::config::{self, Config, Fallback, Via};
+use crate::config::{self, Config, Via};
 use crate::packet::{Family, PortId, TunnelId, Vrf};
 use crate::tables::{MEMBERS, Port, PortKind, ReversePath};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use steering::HostTables;
-use steering::tables::{Ingress, Interface, InterfaceFlags, Keeper};
 use wire::Mac;
 
 /// The TUN device by which packets for the host leave the workers when no tunnel's device does.
 pub const PUNT_DEVICE: &str = "penstock0";
 /// The routing protocol number of our own routes in the kernel's tables.
 pub const ROUTE_PROTOCOL: u8 = 80;
-/// Prefixes of a VRF that XDP tells apart at most, by who forwards them.
-const KEEPERS: usize = 65_536;
 /// The MTU of an interface when neither file nor host says.
 const DEFAULT_MTU: u16 = 1500;
 
@@ -527,77 +523,6 @@ impl Plan {
         // Where any way is by a device that is not ours, the kernel shares the flows out.
         Some(targets.map_or(Way::One(Target::Kernel), Way::of))
     }
-
-    /// What XDP needs to know, for the interfaces that exist.
-    pub fn steering(&self, config: &Config) -> HostTables {
-        let mut tables = HostTables::new();
-        for (at, interface) in config.interfaces.iter().enumerate() {
-            let (parent, vlan) = interface.parent.map_or((at, 0), |(parent, vlan)| (parent, vlan));
-            let Some(device) = self.ifindex[parent] else { continue };
-            let flags = match interface.fallback {
-                Fallback::Drop => InterfaceFlags::FALLBACK_DROP,
-                Fallback::Kernel => InterfaceFlags::default(),
-            };
-            tables.interface(
-                Ingress { device, vlan: vlan.into() },
-                Interface {
-                    mac: self.ports[at].mac,
-                    port: self.slot(PortId(parent as u16)),
-                    counters: at as u16,
-                    flags,
-                    vrf: interface.vrf as u32,
-                },
-            );
-        }
-        for &(vrf, address) in &self.locals {
-            tables.own(vrf.0.into(), address);
-        }
-        for tunnel in &config.tunnels {
-            let (protocol, port) = tunnel.kind.carrier();
-            let (local, remote) = (tunnel.local, Some(tunnel.remote));
-            tables.tunnel(tunnel.underlay_vrf as u32, local, remote, protocol, port);
-        }
-        for &(vrf, address) in &self.broadcasts {
-            tables.broadcast(vrf.0.into(), address);
-        }
-        for vrf in (0..config.vrfs.len() as u16).map(Vrf) {
-            self.keepers(vrf, &mut tables);
-        }
-        tables
-    }
-
-    /// The prefixes that the kernel forwards, and those within them that the workers do. What changes nothing is
-    /// left out: most VRFs have none, and a full table has a million.
-    fn keepers(&self, vrf: Vrf, tables: &mut HostTables) {
-        if !self.has_kept(vrf) {
-            return;
-        }
-        let mut covering: Vec<(IpNet, Keeper)> = Vec::new();
-        let mut needed = Vec::new();
-        for (prefix, route) in self.rib.routes(vrf) {
-            while covering.last().is_some_and(|(cover, _)| !cover.contains(&prefix)) {
-                covering.pop();
-            }
-            let kept = self.targets(self.rib.way(route.way)).iter().any(|(target, _)| *target == Target::Kernel);
-            let keeper = if kept { Keeper::KERNEL } else { Keeper::WORKER };
-            if covering.last().map_or(Keeper::WORKER, |(_, keeper)| *keeper) != keeper {
-                needed.push((prefix, keeper));
-            }
-            covering.push((prefix, keeper));
-        }
-        // Too many for XDP to tell apart: the workers get all of them, and hand the kernel what is the kernel's.
-        if needed.len() <= KEEPERS {
-            for (prefix, keeper) in needed {
-                tables.route(vrf.0.into(), prefix.addr(), prefix.prefix_len(), keeper);
-            }
-        }
-    }
-
-    /// Whether any route of a VRF is the kernel's to forward.
-    pub fn has_kept(&self, vrf: Vrf) -> bool {
-        let through = self.hops.values().flatten().any(|(target, _)| *target == Target::Kernel);
-        through || self.rib.kept(vrf) != 0
-    }
 }
 
 /// Where a static route leads, with the shares of several ways.
@@ -668,6 +593,8 @@ pub fn other_end(address: &IpNet) -> Option<IpAddr> {
 fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
+
+mod keepers;
 
 #[cfg(test)]
 mod follow;

@@ -16,7 +16,7 @@ use crate::{
 };
 
 mod memory;
-mod storm;
+pub(crate) mod storm;
 
 const VRFS: u16 = 3;
 

@@ -3,7 +3,8 @@
 use super::{Given, Resolver, each, place, start};
 use crate::config::error::FaultKind;
 use crate::config::file::{self, Value};
-use crate::config::values::{self, ValueError};
+use crate::config::legal::ValueError;
+use crate::config::values;
 use crate::config::{AclRule, Config};
 use crate::packet::{Family, PortId, TunnelId, Vrf};
 use crate::tables::acl::{Action, Rule};

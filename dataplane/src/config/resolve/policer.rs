@@ -4,7 +4,8 @@ use super::{Given, Resolver, place, start};
 use crate::config::Policer;
 use crate::config::error::FaultKind;
 use crate::config::file::{self, Reaction};
-use crate::config::values::{self, ValueError};
+use crate::config::legal::ValueError;
+use crate::config::values;
 use crate::qos::policer::{Action, Kind, Profile};
 use serde_spanned::Spanned;
 

@@ -4,7 +4,8 @@ use super::acl::Asked;
 use super::{Given, Resolver, in_file_order, place, start};
 use crate::config::error::FaultKind;
 use crate::config::file::{self, Either};
-use crate::config::values::{self, ValueError};
+use crate::config::legal::ValueError;
+use crate::config::values;
 use crate::config::{Config, Qos, Tenant};
 use crate::packet::Class;
 use crate::qos::{

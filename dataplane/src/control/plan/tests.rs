@@ -2,7 +2,8 @@ use super::*;
 use crate::control::host::{KernelHop, Link, Neigh};
 use crate::control::offline;
 use crate::packet::AdjacencyId;
-use steering::{Host as _, tables::Local, tables::LocalV4, tables::RouteV4};
+use steering::Host as _;
+use steering::tables::{Interface, InterfaceFlags, Local, LocalV4, RouteV4};
 
 const LAN: PortId = PortId(0);
 const WAN: PortId = PortId(1);

@@ -1,7 +1,7 @@
 //! What a target's adjacency and headers are, and a tunnel's inside.
 
-use super::super::plan::{Neighbour, Plan, Target};
 use crate::config::{Config, Df, EcnMode, UdpChecksum};
+use crate::control::plan::{Neighbour, Plan, Target};
 use crate::hash;
 use crate::packet::{Family, PortId, TunnelId, Vrf};
 use crate::tables::{Adjacency, PortKind, Resolution};

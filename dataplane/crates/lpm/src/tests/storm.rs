@@ -58,7 +58,7 @@ fn read<A: Address + Neighbours>(
 /// Waits until each reader has finished the batch that it was in. It must also have read
 /// something that was written after the change: a reader that only counts its batches may still
 /// find the old entry in the next one.
-fn wait_for(epoch: &AtomicU64, seen: &[AtomicU64; 2]) {
+pub(crate) fn wait_for(epoch: &AtomicU64, seen: &[AtomicU64; 2]) {
     let now = epoch.load(Acquire) + 1;
     epoch.store(now, Release);
     for seen in seen {
@@ -69,7 +69,7 @@ fn wait_for(epoch: &AtomicU64, seen: &[AtomicU64; 2]) {
 }
 
 /// Stops the readers however the writer ends, so that a failure does not hang.
-struct StopAtEnd<'a>(&'a AtomicBool);
+pub(crate) struct StopAtEnd<'a>(pub &'a AtomicBool);
 
 impl Drop for StopAtEnd<'_> {
     fn drop(&mut self) {

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::naive::{Intervals, Naive};
+use crate::tests::storm::{StopAtEnd, wait_for};
 use crate::{Address, Change, Limits, Prefix6, TableError, Value};
 
 fn v6(text: &str) -> Prefix6 {
@@ -277,15 +278,6 @@ fn read(reader: &Reader6, routes: &[Prefix6], epoch: &AtomicU64, seen: &AtomicU6
     rounds
 }
 
-/// Stops the readers however the writer ends, so that a failure does not hang.
-struct StopAtEnd<'a>(&'a AtomicBool);
-
-impl Drop for StopAtEnd<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Release);
-    }
-}
-
 #[test]
 fn two_readers_in_a_storm_of_updates_see_old_or_new_answers_only() {
     // So little room that each block is used again and again.
@@ -321,11 +313,7 @@ fn two_readers_in_a_storm_of_updates_see_old_or_new_answers_only() {
                 // All room waits for the readers: let them pass.
                 refused += 1;
                 let mark = writer.retire_mark();
-                let now = epoch.load(Acquire) + 1;
-                epoch.store(now, Release);
-                while seen.iter().any(|seen| seen.load(Acquire) < now) {
-                    thread::yield_now();
-                }
+                wait_for(&epoch, &seen);
                 assert!(writer.reclaim(mark) > 0);
                 writer.apply([change]).expect("the blocks came back");
             }

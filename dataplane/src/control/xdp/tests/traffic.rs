@@ -5,7 +5,7 @@ use aya::maps::{Array, MapData, PerCpuArray};
 use std::collections::BTreeSet;
 
 #[path = "../../../../../ebpf/traffic/src/plan.rs"]
-#[allow(dead_code, reason = "the bench uses the rest")]
+#[expect(dead_code, reason = "the bench uses the rest")]
 mod plan;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../../ebpf/traffic.bpf.o");
